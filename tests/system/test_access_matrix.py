@@ -54,6 +54,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/v1/conversations/{conversation_id}"): {"metadata": {}},
     ("post", "/v1/conversations/{conversation_id}/items"): {"items": [{"role": "user", "content": "Hi"}]},
     ("post", "/v1/responses"): {"model": "hello", "input": "Hi", "store": False},
+    ("post", "/v1/responses/compact"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/embeddings"): {"model": "hello", "input": "Hi"},
     ("post", "/v1/agents"): AGENT,
     ("put", "/v1/agents/{agent_id}"): AGENT,
@@ -281,6 +282,7 @@ def test_the_routes_need_what_they_are_meant_to(guarded: Guarded) -> None:
         reading = method == "get" or path == "/v1/users:export"
         stored = SESSIONS_READ if reading else "sessions:admin"
         of_chat = {("post", "/v1/chat/completions"), ("post", "/v1/responses"), *read_by_id}
+        of_chat.add(("post", "/v1/responses/compact"))
         of_chats = path.endswith(("/events", ":preview", ":cancel", "/cancel")) or (method, path) in of_chat
         expected = {
             "chat": "chat" if of_chats else stored,

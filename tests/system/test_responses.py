@@ -1,5 +1,6 @@
 """The official `openai` client's Responses API, unchanged, against the real system."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -165,6 +166,26 @@ def test_who_said_what_is_read_back(client: openai.OpenAI, agent: str) -> None:
     made = client.responses.create(model=agent, input=said)
     items = list(client.responses.input_items.list(made.id, order="asc"))
     assert [(item.role, item.content[0].text) for item in items] == [(one["role"], one["content"]) for one in said]
+
+
+def test_a_conversation_is_made_shorter(parley_system: System, client: openai.OpenAI, agent: str) -> None:
+    first = client.responses.create(model=agent, input="I am Ann.")
+    second = client.responses.create(model=agent, input="I am old.", previous_response_id=first.id)
+    client.responses.create(model=agent, input="Not this.", previous_response_id=second.id)
+    parley_system.model.script(Behaviour(text="Ann is old."))
+    compacted = client.responses.compact(model=agent, previous_response_id=second.id)
+    asked = str(parley_system.model.prompts[-1][-1]["content"])
+    assert "user: I am Ann.\nassistant: echo:2:I am Ann.\nuser: I am old." in asked
+    assert "Not this" not in asked
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
+    with warnings.catch_warnings(action="ignore"):  # the client has no type for users' messages among what is answered
+        kept: Any = [*compacted.output, {"role": "user", "content": "Who am I?"}]
+        client.responses.create(model=agent, input=kept)
+    said = [message["content"] for message in parley_system.model.prompts[-1]]
+    texts = [one if isinstance(one, str) else one[0]["text"] for one in said]
+    assert texts[1:] == ["I am Ann.", "I am old.", "Summary of the conversation so far:\n\nAnn is old.", "Who am I?"]
+    with pytest.raises(openai.NotFoundError):
+        client.responses.compact(model=agent, previous_response_id="resp_nothing.nowhere")
 
 
 def test_conversations(parley_system: System, client: openai.OpenAI, agent: str) -> None:

@@ -39,6 +39,7 @@ from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_docu
 from chat_gateway.http_edge.admin.figures import figures_router
 from chat_gateway.http_edge.admin.openapi import CONFIG
 from chat_gateway.http_edge.admin.process import process_router
+from chat_gateway.http_edge.admin.responses.compact import COMPACT_PATH, Compactions
 from chat_gateway.http_edge.admin.responses.routes import responses_router
 from chat_gateway.http_edge.admin.routing import HELD_BYTES, VERB, JsonRequest
 from chat_gateway.http_edge.admin.sessions.routes import sessions_router
@@ -146,6 +147,7 @@ def build_app(
     turn_routes: dict[str, TurnRoute] = {
         CHAT_PATH: ChatCompletions(turns, bounds, background).serve,
         RESPONSES_PATH: Responses(turns, bounds, background, journals).serve,
+        COMPACT_PATH: Compactions(turns, deps).serve,
     }
     if embeddings is not None:
         turn_routes[EMBEDDINGS_PATH] = EmbeddingsHandler(embeddings, bounds).serve

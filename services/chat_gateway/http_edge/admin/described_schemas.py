@@ -67,8 +67,8 @@ from chat_gateway.http_edge.openai.conversations.schema import (
     NewItems,
 )
 from chat_gateway.http_edge.openai.embeddings.schema import EmbeddingList, EmbeddingsRequest
-from chat_gateway.http_edge.openai.responses.answer_schema import ItemList, Response, ResponseDeleted
-from chat_gateway.http_edge.openai.responses.request_schema import ResponseRequest
+from chat_gateway.http_edge.openai.responses.answer_schema import CompactedResponse, ItemList, Response, ResponseDeleted
+from chat_gateway.http_edge.openai.responses.request_schema import CompactionRequest, ResponseRequest
 from chat_gateway.http_edge.wire.errors import ErrorBody
 
 Schema = dict[str, Any]
@@ -77,6 +77,7 @@ REQUESTS: Final = [
     ChatCompletionRequest,
     EmbeddingsRequest,
     ResponseRequest,
+    CompactionRequest,
     NewConversation,
     ConversationPatch,
     NewItems,
@@ -99,6 +100,7 @@ ANSWERS: Final = [
     PromptMessage,
     EmbeddingList,
     Response,
+    CompactedResponse,
     ItemList,
     ResponseDeleted,
     Conversation,

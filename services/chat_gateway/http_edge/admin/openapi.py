@@ -17,6 +17,7 @@ from chat_gateway.http_edge.admin.described_schemas import (
     describe_schemas,
     parameter_schema,
 )
+from chat_gateway.http_edge.admin.responses.compact import COMPACT_PATH, compact_operation
 from chat_gateway.http_edge.admin.routing import JSON_LINES, VERB, JsonLines
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH, chat_operation
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH, embeddings_operation
@@ -59,6 +60,7 @@ def document(app: Litestar) -> bytes:
         CHAT_PATH: chat_operation(),
         PREVIEW_PATH: preview_operation(),
         RESPONSES_PATH: responses_operation(),
+        COMPACT_PATH: compact_operation(),
         EMBEDDINGS_PATH: embeddings_operation(),
     }
     for path, operation in openai.items():

@@ -30,6 +30,7 @@ ROUTES = {
     ("delete", "/v1/chat/completions/{completion_id}"),
     ("get", "/v1/templates"),
     ("post", "/v1/responses"),
+    ("post", "/v1/responses/compact"),
     ("post", "/v1/conversations"),
     *((method, "/v1/conversations/{conversation_id}") for method in ("get", "post", "delete")),
     *((method, "/v1/conversations/{conversation_id}/items") for method in ("get", "post")),

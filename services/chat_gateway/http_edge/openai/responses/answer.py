@@ -79,7 +79,7 @@ class ResponseMaker:
             output,
             completed_at=math.floor(end.timestamp()) if cut is None else None,
             incomplete_details=None if cut is None else IncompleteDetails(cut),
-            usage=_usage(outcome.usage),
+            usage=usage_of(outcome.usage),
             service_tier=outcome.details.service_tier,
         )
 
@@ -177,7 +177,8 @@ def _number(said: float | None, default: float) -> float:
     return default if said is None else said
 
 
-def _usage(usage: Usage) -> ResponseUsage:
+def usage_of(usage: Usage) -> ResponseUsage:
+    """Returns the tokens of a turn as responses have them."""
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,
         input_tokens_details=InputTokensDetails(usage.cached_tokens, usage.cache_write_tokens),

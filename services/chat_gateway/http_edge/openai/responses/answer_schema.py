@@ -95,6 +95,17 @@ class Response(msgspec.Struct, kw_only=True):
     metadata: dict[str, str]
 
 
+class CompactedResponse(msgspec.Struct, kw_only=True):
+    """A conversation that was made shorter."""
+
+    id: str
+    object: str = "response.compaction"
+    created_at: int
+    output: list[Item]
+    """What users have said, and an item of type `compaction`."""
+    usage: ResponseUsage
+
+
 class ItemList(msgspec.Struct, kw_only=True):
     """A page of items."""
 

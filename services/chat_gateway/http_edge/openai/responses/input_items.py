@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from chat_gateway.http_edge.openai.responses import request_schema as shapes
+from chat_gateway.http_edge.openai.responses.compaction_item import summary_message
 from chat_gateway.http_edge.openai.responses.ids import approved_call_id
 from chat_gateway.http_edge.openai.responses.kept_data import kept_of_step
 from chat_gateway.http_edge.openai.responses.shapes import MAX_SHOWN, Findings, shaped_by_type
@@ -92,6 +93,11 @@ class InputMessages:
                 self._approval(item, number, where)
             case shapes.McpListTools():
                 self.knows_tools = True
+            case shapes.CompactionItem():
+                if (summary := summary_message(item.encrypted_content)) is None:
+                    self._found.add(f"{where}.encrypted_content", "must be what a compaction had, word for word")
+                else:
+                    self._put(summary, number)
             case shapes.McpCall():
                 call_id = f"mcp-{number}"
                 self._call(model.ToolCall(call_id, item.name, item.arguments), number)

@@ -65,6 +65,21 @@ class ResponseRequest(msgspec.Struct):
     prompt_cache_options: Any = None
 
 
+class CompactionRequest(msgspec.Struct):
+    """A request to make a conversation shorter."""
+
+    model: str
+    """The agent's id, or `id@3` for its revision 3."""
+    input: str | list[Json] | None = None
+    """The conversation, or what follows `previous_response_id`."""
+    previous_response_id: str | None = None
+    """The response whose conversation, up to it, is made shorter; it stays as it is."""
+    instructions: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+
 UNSUPPORTED = {
     "access_programs": "",
     "background_options": "",
@@ -236,6 +251,14 @@ class McpCall(_Strict):
     status: str | None = None
 
 
+class CompactionItem(_Strict):
+    """A conversation that was made shorter, as /v1/responses/compact answered."""
+
+    type: str
+    encrypted_content: str
+    id: str | None = None
+
+
 class McpListTools(_Strict):
     """The tools of a tool server, as a response had them."""
 
@@ -256,6 +279,7 @@ ITEMS: dict[str, type[msgspec.Struct]] = {
     "mcp_approval_request": McpApprovalRequest,
     "mcp_call": McpCall,
     "mcp_list_tools": McpListTools,
+    "compaction": CompactionItem,
 }
 
 
