@@ -310,6 +310,19 @@ def test_a_message_id_names_one_message(parley_system: System) -> None:
     assert "message id 'm1'" in error["message"]
 
 
+def test_what_is_no_message_of_the_protocol_is_named(parley_system: System) -> None:
+    agent = made(parley_system)
+    part = {"text": "x", "kind": "text"}
+    params = {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [part]}}
+    document = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
+    with parley_system.client() as http:
+        by_rpc = http.post(f"/a2a/{agent}", json=document, headers={"A2A-Version": "1.0"}).json()["error"]
+        by_rest = http.post(f"/a2a/{agent}/message:send", json=params, headers={"A2A-Version": "1.0"}).json()["error"]
+    assert by_rpc["code"] == -32602
+    for error in (by_rpc, by_rest):
+        assert '"kind"' in error["message"]
+
+
 def test_the_card_says_what_the_agent_is(parley_system: System) -> None:
     labels = {"a2a.description": "Answers.", "a2a.skill/refunds": "Handles refunds."}
     agent = made(parley_system, name="Support", labels=labels)

@@ -161,7 +161,7 @@ class Exchange:
         match error:
             case MessageTooLarge() | BodyTimeout() | TurnQueueFull() if self._reading:
                 self.status = await refuse(error, self._context)
-            case InvalidArgument():
+            case InvalidArgument() if error.violations:
                 violations = [Violation(self._param_of(one.field), one.description) for one in error.violations]
                 await self._answer_error(InvalidArgument(violations))
             case UnsupportedField() | FieldNotOverridable():

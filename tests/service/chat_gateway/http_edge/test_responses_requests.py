@@ -187,6 +187,18 @@ async def test_what_can_not_be_honoured_is_refused_by_name(edge: Edge, fields: d
     assert not edge.turns.requests
 
 
+async def test_fields_that_are_null_say_nothing(edge: Edge) -> None:
+    """Clients that dump an item write every field that its type has, in their release."""
+    call = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}", "namespace": None}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "wet", "created_by": None}
+    part = {"type": "input_text", "text": "Hi", "prompt_cache_breakpoint": None}
+    said = [{"role": "user", "content": [part], "created_by": None}, call, result]
+    assert (await ask(edge, input=said, tools=[WEATHER | {"defer_loading": None}])).status_code == 200
+    assert (await ask(edge, input=[call | {"namespace": "x"}, result])).json()["error"]["param"] == "input[0].namespace"
+    refused = await ask(edge, input=[call | {"name": None}, result])
+    assert refused.json()["error"]["param"] == "input[0].name"
+
+
 @pytest.mark.parametrize(
     "metadata", [{str(number): "x" for number in range(17)}, {"k" * 65: "v"}, {"k": "v" * 513}, {"": "v"}]
 )
@@ -197,6 +209,11 @@ async def test_metadata_have_openais_bounds(edge: Edge, metadata: dict[str, str]
         assert (answered.status_code, answered.json()["error"]["param"]) == (400, "metadata")
     fits = {f"{number:064}": "v" * 512 for number in range(16)}
     assert (await ask(edge, metadata=fits)).status_code == 200
+
+
+async def test_a_previous_response_that_none_is_stored_as_is_the_one_violation(edge: Edge) -> None:
+    error = (await ask(edge, previous_response_id="resp_123")).json()["error"]
+    assert [one["field"] for one in error["violations"]] == ["previous_response_id"]
 
 
 async def test_every_violation_at_once(edge: Edge) -> None:

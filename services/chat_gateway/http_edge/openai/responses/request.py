@@ -165,7 +165,7 @@ class _Reader:
             agent_revision=revision,
             messages=messages,
             session_id=session_id,
-            session_must_exist=previous is not None or session_id.startswith("conv_"),
+            session_must_exist=bool(session_id) and (previous is not None or session_id.startswith("conv_")),
             after_turn=previous.turn_id if previous is not None else "",
             user_id=bound_user(self._caller, headers.user_id or opaque),
             store=asked.store,

@@ -39,7 +39,12 @@ class Findings(Violations):
 
 
 def shaped(kind: type[S], value: Any, path: str, found: Findings) -> S | None:
-    """Returns the value as one of this shape; None, with what is wrong noted, where it is not."""
+    """Returns the value as one of this shape; None, with what is wrong noted, where it is not.
+
+    A field that the shape does not have may be null, which says nothing: clients write all fields of their own types.
+    """
+    if isinstance(value, dict):
+        value = {name: one for name, one in value.items() if one is not None or name in kind.__struct_fields__}
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
