@@ -23,7 +23,7 @@ def rendered(overlay: str) -> str:
     """Return the overlay's objects as one YAML document stream; `base` is one too."""
     folder = ROOT / "deploy" / "k8s" / (overlay if overlay == "base" else f"overlays/{overlay}")
     done = subprocess.run(
-        [program("kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
+        [program("kubectl"), "kustomize", folder], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "kustomize warns"

@@ -43,7 +43,7 @@ class Runner:
         """Run a script on the backup's folder, with whatever outcome."""
         command = ["sh", str(SCRIPTS / script), str(self.backup)]
         settings = {"PATH": self._path, "RESTORE_PORT": str(free_port()), **env}
-        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300, check=False)
 
     def must(self, script: str, **env: str) -> str:
         """Run a script that must succeed, and return what it said."""

@@ -161,6 +161,6 @@ def test_the_health_check_of_an_image_fails_when_nothing_serves(images: dict[str
     check = inspect(images[service])["Config"]["Healthcheck"]["Test"][1:]
     client = build_script().docker_client()
     command = [client, "run", "--rm", "--entrypoint", check[0], images[service], *check[1:]]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert asked.returncode == 1
     assert "UNAVAILABLE" in asked.stderr

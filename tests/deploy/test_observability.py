@@ -111,7 +111,7 @@ def test_the_guide_makes_a_prometheus_rule_of_the_alerts(tmp_path: Path) -> None
     )
     kubectl.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OUT": str(tmp_path)}
-    subprocess.run(["bash", "-euc", block], cwd=ROOT, env=env, timeout=60, check=True)
+    subprocess.run(["bash", "-euc", block], cwd=ROOT, env=env, timeout=180, check=True)
     made = yaml.safe_load((tmp_path / "applied").read_text())
     assert (made["kind"], made["spec"]["groups"][0]["rules"]) == ("PrometheusRule", RULES)
     assert all(Path(ROOT, path).is_file() for path in re.findall(r"--from-file=(\S+)", (tmp_path / "told").read_text()))
@@ -131,5 +131,7 @@ def test_panels_do_not_lie_on_each_other() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: the rules are not run")
 @pytest.mark.parametrize("arguments", [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]])
 def test_prometheus_takes_the_rules_and_they_fire_when_they_should(arguments: list[str]) -> None:
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -80,7 +80,7 @@ def rollout(tmp_path: Path, fate: str = "complete", has: dict[str, Any] | None =
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TOLD": str(told), "FATE": fate}
     env |= {"HAS": json.dumps(has or what_production_needs()), "ROLLOUT_TIMEOUT": "1s", "ROLLOUT_POLL_SECONDS": "0.1"}
     command = [ROOT / "deploy" / "k8s" / "rollout", ROOT / "deploy" / "k8s" / "overlays" / "production"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
     return done.returncode, told.read_text().splitlines(), done.stderr
 
 

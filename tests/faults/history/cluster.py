@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,8 @@ class Service(ServiceProcess):
         if entry is not None:
             path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
             environment = clean_environment(self.settings) | {"PYTHONPATH": path}
-            self._child = Child(
-                name, [self._child._argv[0], "-m", *entry], log=self.log, env=environment, directory=logs
-            )
+            command = [sys.executable, "-m", *entry]
+            self._child = Child(name, command, log=self.log, env=environment, directory=logs)
 
     def serves(self) -> bool:
         """Whether it has started, whatever its peers do: faults go on. Whether all are ready is asked after them."""
