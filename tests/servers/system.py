@@ -136,9 +136,13 @@ class System:
         """Delete every agent, and so every session; forget what the model was told."""
         self.model.reset()
         with self.client() as client:
+            deadline = time.monotonic() + READY_SECONDS
             while agents := client.get("/v1/agents", params={"page_size": 1000}).json()["data"]:
                 for agent in agents:
-                    assert client.delete(f"/v1/agents/{agent['id']}").status_code == 204
+                    # One that met a store that stood still is finished later; the agent is gone then (404).
+                    answer = client.delete(f"/v1/agents/{agent['id']}")
+                    assert answer.status_code in (204, 404, 503), answer.text
+                assert time.monotonic() < deadline, answer.text
 
     def start(self) -> None:
         """Migrate what is not, start everything and wait until all of it serves."""
