@@ -152,4 +152,4 @@ def test_people_log_in_to_the_console_by_code_with_pkce(system: System, issuer: 
         assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
         assert page.evaluate("[JSON.stringify({...localStorage, ...sessionStorage}), location.search]") == ["{}", ""]
         page.goto("/console?code=stolen&state=made-up")
-        expect(page.get_by_role("alert")).to_contain_text("not begun in this tab")
+        expect(page.get_by_role("alert")).to_contain_text("did not start in this tab")
