@@ -12,8 +12,8 @@ import psutil
 from tests.servers.ports import free_port, free_ports
 from tests.servers.processes import clean_environment
 
-START_SECONDS = 120
-STOP_SECONDS = 60
+START_SECONDS = 300
+STOP_SECONDS = 120
 PARLEY = str(Path(sys.executable).with_name("parley"))
 
 
