@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import structlog
 from a2a.types import a2a_pb2 as pb
+from google.protobuf.message import DecodeError
 
 from chat_gateway.a2a.calls import A2ACall
 from chat_gateway.a2a.errors import PushNotificationNotSupported, TaskNotFound
@@ -21,6 +23,8 @@ _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SCHEME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]*")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+
+log = structlog.get_logger("chat_gateway.a2a.push")
 
 
 class PushStore(Protocol):
@@ -79,15 +83,19 @@ class PushConfigs:
         return kept
 
     async def list(self, turn: TurnOfUser) -> list[pb.TaskPushNotificationConfig]:
-        """Returns those of a task, with what is secret of them."""
+        """Returns those of a task that can be read, with what is secret of them."""
         try:
             kept = await self._store.list(turn)
         except ServiceError as error:
             raise _of_protocol(error) from None
         found = []
         for config_id, content in kept:
-            if (opened := self._keys.open(content, _place(turn, config_id))) is not None:
+            if (opened := self._keys.open(content, _place(turn, config_id))) is None:
+                continue
+            try:
                 found.append(pb.TaskPushNotificationConfig.FromString(opened))
+            except DecodeError:
+                log.error("push_config_unreadable", turn_id=turn.turn_id)
         return found
 
     async def delete(self, turn: TurnOfUser, config_id: str) -> None:

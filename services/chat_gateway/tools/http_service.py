@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient, ResponseTooLarge, read_bounded
 
 _ACCEPT = "application/json, text/*;q=0.9, */*;q=0.1"
+_CHARSETS = re.compile(
+    r"us-ascii|utf-?(8|16|32)([bl]e)?|iso-8859-[0-9]{1,2}|windows-125[0-8]|cp[0-9]{3,4}|koi8-[ru]"
+    r"|shift_jis|euc-(jp|kr)|iso-2022-jp|gbk|gb2312|gb18030|big5",
+    re.IGNORECASE,
+)
+"""Not every codec of Python is a charset: punycode takes minutes for what a service may answer."""
 _UNKNOWN = "the connection was lost before the service answered: the call may have been carried out or not"
 
 
@@ -115,8 +122,9 @@ def _as_text(response: aiohttp.ClientResponse, body: bytes) -> str:
     if not body:
         return ""
     if kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "yaml", "x-www-form-urlencoded")):
+        charset = response.charset or ""
         try:
-            return body.decode(response.charset or "utf-8", "replace")
+            return body.decode(charset if _CHARSETS.fullmatch(charset) else "utf-8", "replace")
         except LookupError:
             return body.decode("utf-8", "replace")
     return f"[{kind or 'binary'}, {len(body)} bytes: not shown]"

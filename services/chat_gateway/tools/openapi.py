@@ -11,7 +11,7 @@ from chat_gateway.tools.server import ServerUnavailable
 
 MAX_OPERATIONS = 1024
 MAX_NODES = 50_000
-"""Of all schemas of a document, references followed."""
+"""Of all parameters and schemas of a document, references followed, each as often as it is used."""
 MAX_DEPTH = 48
 
 _METHODS = ("get", "put", "post", "delete", "patch")
@@ -56,6 +56,8 @@ class _Reader:
 
     def operations(self) -> Iterator[HttpOperation]:
         for path, item in _entries(self._document.get("paths")):
+            if self._nodes > MAX_NODES:
+                return
             item = self._resolved(item)
             shared = item.get("parameters")
             for method in _METHODS:
@@ -69,6 +71,9 @@ class _Reader:
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for listed in (shared, described.get("parameters")):
             for one in listed if isinstance(listed, list) else ():
+                self._nodes += 1
+                if self._nodes > MAX_NODES:
+                    return None  # what it needs is not known
                 parameter = self._resolved(one)
                 found[str(parameter.get("in")), str(parameter.get("name"))] = parameter
         arguments: list[Argument] = []
@@ -136,6 +141,9 @@ class _Reader:
 
     def _at(self, reference: str) -> Any:
         if not reference.startswith("#/"):
+            return None
+        self._nodes += reference.count("/")
+        if self._nodes > MAX_NODES:
             return None
         value: Any = self._document
         for step in reference[2:].split("/"):

@@ -152,3 +152,12 @@ async def test_what_is_under_way_is_bounded(receiver: Receiver) -> None:
         bench.notify()
     await bench.sender.close()
     assert (bench.counted("delivered"), bench.counted("dropped")) == (3, 2)
+
+
+async def test_a_configuration_that_is_damaged_hides_no_other() -> None:
+    bench = Bench("http://127.0.0.1")
+    await bench.keep("http://127.0.0.1/a", "a")
+    await bench.keep("http://127.0.0.1/b", "b")
+    for damaged in (b"\0\xff\xff\xff", b"\1short", b"", b"\7\0"):
+        bench.store.kept[TURN, "a"] = damaged
+        assert [one.id for one in await bench.configs.list(TURN)] == ["b"]
