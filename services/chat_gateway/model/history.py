@@ -22,7 +22,8 @@ from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
 from chat_gateway.model.turn import AudioPart, ImagePart, MediaPart, Message, TextPart, TurnRequest
 from contract.enums import HistoryPolicy, Role
 
-_REASONING = re.compile(r"<(think|thinking)>.*?</\1>\s*", re.DOTALL)
+_OPENING = re.compile(r"<(think|thinking)>")
+_BLANK = re.compile(r"\s*")
 _role_of = attrgetter("role")
 EMPTY = bytes(16)
 """The digest of an empty session."""
@@ -107,7 +108,7 @@ def canonical(message: Message) -> bytes:
         media = [_content(part) for part in message.parts if not isinstance(part, TextPart)]
     text = text.strip()
     if text.startswith("<think") and message.role is Role.ASSISTANT:
-        text = _REASONING.sub("", text)
+        text = without_reasoning(text)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     if "\r" in text:
@@ -144,3 +145,21 @@ def canonical_arguments(text: str) -> str:
 def _number(text: str) -> Any:
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def without_reasoning(text: str) -> str:
+    """Returns the text without what stands in tags of reasoning, and the blanks behind them, in linear time."""
+    kept, begin, place = list[str](), 0, 0
+    unclosed = set[str]()
+    while (opening := _OPENING.search(text, place)) is not None:
+        tag, place = opening[1], opening.end()
+        if tag in unclosed:
+            continue
+        end = text.find(f"</{tag}>", place)
+        if end < 0:
+            unclosed.add(tag)  # nothing behind it closes one either
+            continue
+        kept.append(text[begin : opening.start()])
+        blank = _BLANK.match(text, end + len(tag) + 3)
+        begin = place = blank.end() if blank is not None else end
+    return "".join(kept) + text[begin:]

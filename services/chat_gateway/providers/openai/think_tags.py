@@ -1,6 +1,8 @@
 """Reasoning in `<think>…</think>` at the start of the content."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_MAX_BLANK = 1024
+"""Blanks in front of a tag; behind more of them, none is looked for."""
 
 
 class ThinkTags:
@@ -21,7 +23,7 @@ class ThinkTags:
             begin = self._held.lstrip()
             if begin.startswith(_OPEN):
                 self._state, self._held = "thinking", begin.removeprefix(_OPEN).removeprefix("\n")
-            elif not _OPEN.startswith(begin):
+            elif not _OPEN.startswith(begin) or len(self._held) > _MAX_BLANK:
                 self._state = "answer"
             else:
                 return "", ""
