@@ -21,6 +21,8 @@ from servicekit.errors import ServiceError
 MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
 MAX_TOOL_CALLS = 128
+MAX_PAUSES: Final = 8
+"""How often a provider is asked to go on with an answer that it paused."""
 USAGE_GRACE: Final = 2.0
 """Seconds that the end of a stream is waited for, once the reason why the answer ended is there."""
 
@@ -66,6 +68,34 @@ class HttpProvider:
         self._max_answer_bytes = max_answer_bytes
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        answer = await self._ask(call, on_delta)
+        return answer if answer.pause is None else await self._gone_on(answer, on_delta)
+
+    async def _gone_on(self, answer: ModelAnswer, on_delta: OnDelta | None) -> ModelAnswer:
+        """Returns the whole of an answer that the provider paused."""
+
+        async def pass_on(delta: Delta) -> None:
+            # The provider's data of an answer are one, and come when all of it is there.
+            assert on_delta is not None, "an answer is streamed to somebody"
+            delta = replace(delta, provider_data=None)
+            if delta != Delta():
+                await on_delta(delta)
+
+        for _ in range(MAX_PAUSES):
+            if answer.pause is None:
+                break
+            more = await self._ask(answer.pause.call, None if on_delta is None else pass_on)
+            try:
+                answer = self._bounded(answer.pause.joined(more))
+            except BadAnswer as error:
+                raise self._failure(error, "answer") from error
+        if answer.pause is not None:
+            raise ProviderBadResponse(self.name, f"an answer that paused {MAX_PAUSES + 1} times")
+        if on_delta is not None and answer.message.provider_data is not None:
+            await on_delta(Delta(provider_data=answer.message.provider_data))
+        return answer
+
+    async def _ask(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         phase = _Phase("answer" if on_delta is None else "first_token")
         limit = self._bounds.answer if on_delta is None else self._bounds.first_token
         request = self._adapter.request(call, stream=on_delta is not None)

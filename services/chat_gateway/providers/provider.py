@@ -1,7 +1,7 @@
 """The interface of providers."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,8 @@ class ModelCall:
     """Other fields of the request, each as JSON: an adapter sends them, or raises `UnsupportedField`."""
     parallel_tool_calls: bool | None = None
     """Whether the model may ask for several calls at once; None: the provider's default."""
+    go_on: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the request that its adapter wants in a call that goes on with a paused answer."""
 
 
 @value
@@ -35,6 +37,16 @@ class ModelAnswer:
     usage: Usage
     model: str
     details: AnswerDetails = NO_DETAILS
+    pause: "Pause | None" = None
+    """Set while the provider waits to be asked to go on; never of an answer that `Provider.complete` returns."""
+
+
+@value
+class Pause:
+    """How an answer goes on that the provider paused: `joined` makes one of it and of the answer to `call`."""
+
+    call: ModelCall
+    joined: Callable[[ModelAnswer], ModelAnswer]
 
 
 class VectorFormat(enum.StrEnum):

@@ -18,6 +18,7 @@ from chat_gateway.model.turn import (
     Usage,
 )
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.anthropic.pauses import paused
 from chat_gateway.providers.anthropic.request import KIND
 from chat_gateway.providers.finish_reasons import finish_reason
 from chat_gateway.providers.generous import add_counts, arguments, count, decode, listed, mapping, text
@@ -32,7 +33,7 @@ _REASONS: Final = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
-"""`pause_turn` is none: the answer is not whole, and nothing that Parley asks for makes the API say it."""
+_PAUSED: Final = "pause_turn"
 _BETWEEN_THOUGHTS: Final = "\n\n"
 _encode = msgspec.json.Encoder().encode
 
@@ -116,7 +117,8 @@ class MessageStream:
         self._by_index.clear()
         self._answer.stop(delta)
         added.refusal += self._answer.refusal
-        added.provider_data = self._answer.provider_data()
+        if not self._answer.paused:
+            added.provider_data = self._answer.provider_data()
 
 
 class _Block:
@@ -172,7 +174,9 @@ class _Answer:
 
     def __init__(self, call: ModelCall, provider: str) -> None:
         self._provider = provider
+        self._call = call
         self._model = call.model
+        self._container: dict[str, str] = {}
         self._blocks: list[_Block] = []
         self._calls: list[ToolCall] = []
         self._content: list[str] = []
@@ -181,10 +185,17 @@ class _Answer:
         self._tier = ""
         self._reason: FinishReason | None = None
         self.refusal = ""
+        self.paused = False
 
     def start(self, message: dict[str, Any]) -> None:
         self._model = text(message.get("model")) or self._model
+        self._contained(message)
         self.usage(message.get("usage"))
+
+    def _contained(self, said: dict[str, Any]) -> None:
+        # What code of the answer runs in: to go on, the API wants it named.
+        if name := text(mapping(said.get("container")).get("id")):
+            self._container = {"container": name}
 
     def usage(self, said: object) -> None:
         # Cumulative, and each report holds those counts only that it is about.
@@ -246,11 +257,13 @@ class _Answer:
         self._calls[block.call] = ToolCall(call.id, call.name, "".join(block.json))
 
     def stop(self, said: dict[str, Any]) -> None:
+        self._contained(said)
         word = text(said.get("stop_reason"))
-        reason = _REASONS.get(word) or finish_reason(word)
+        # An answer with calls ends here, however it says so: the API goes on once it has their results.
+        self.paused = word == _PAUSED and not self._calls
+        reason = FinishReason.STOP if word == _PAUSED else _REASONS.get(word) or finish_reason(word)
         if reason is None:
-            paused = word == "pause_turn"
-            raise BadAnswer(f"an answer that {'paused (pause_turn)' if paused else 'ended for an unknown reason'}")
+            raise BadAnswer("an answer that ended for an unknown reason")
         if reason is FinishReason.STOP and self._reason is not None:
             return  # what was cut off, or refused, was not ended by being said to have ended
         if reason is FinishReason.STOP and self._calls:
@@ -279,7 +292,8 @@ class _Answer:
             provider_data=self.provider_data(),
         )
         details = AnswerDetails(service_tier=self._tier) if self._tier else NO_DETAILS
-        return ModelAnswer(message, self._reason, self._usage(), self._model, details)
+        answer = ModelAnswer(message, self._reason, self._usage(), self._model, details)
+        return paused(self._call, answer, self._container) if self.paused else answer
 
     def _usage(self) -> Usage:
         of = self._counts.get

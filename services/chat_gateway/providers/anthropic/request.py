@@ -71,6 +71,7 @@ def encode_call(call: ModelCall, provider: str, extra_body: Mapping[str, Any], *
     _add_extras(body, extras, limited=call.sampling.max_output_tokens is not None, found=found)
     _add_format(body, call.response_format, found)
     beside.unknown += unknown_fields(call.response_format or {})
+    body.update(call.go_on)
     if stream:
         body["stream"] = True
     found.check()

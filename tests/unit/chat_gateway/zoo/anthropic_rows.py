@@ -132,7 +132,7 @@ ANSWERS = [
         "refusal",
         stop_details={"type": "refusal", "category": None, "explanation": "no"},
     ),
-    *both("pause_turn", [TEXT], Fails(ProviderBadResponse, "pause_turn"), "pause_turn"),
+    *both("pause_turn with a call", [F], Answered("", CALLS, calls=(("f", '{"x":1}'),)), "pause_turn"),
     *both("an unknown reason", [TEXT], Fails(ProviderBadResponse, hides="whatever"), "whatever"),
 ]
 
