@@ -156,8 +156,8 @@ class Message:
 
 @value
 class AnswerDetails:
-    """A provider's details about an answer; `annotations` and `logprobs` are unchanged JSON, or empty. Stored with the
-    turn, except logprobs, which may be larger than the answer.
+    """A provider's details about an answer; `annotations` and what follows are JSON, or empty. Stored with the turn,
+    except logprobs, images and audio, which may be larger than the answer.
     """
 
     provider: str = ""
@@ -165,6 +165,10 @@ class AnswerDetails:
     service_tier: str = ""
     annotations: bytes = b""
     logprobs: bytes = b""
+    images: bytes = b""
+    """A list of parts of type `image_url`."""
+    audio: bytes = b""
+    """An object with `data`, as OpenAI has it."""
 
 
 NO_DETAILS = AnswerDetails()

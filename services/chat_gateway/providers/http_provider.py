@@ -11,9 +11,10 @@ from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderTimeout
 from chat_gateway.model.turn import Delta, Message, OnDelta, ToolCallDelta, Usage
 from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
+from chat_gateway.providers.answered_media import MAX_MEDIA_BYTES
 from chat_gateway.providers.http_client import Endpoint, transport_error
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
-from chat_gateway.providers.sse import BOM, EventTooLarge, SseParser
+from chat_gateway.providers.sse import BOM, MAX_EVENT_BYTES, EventTooLarge, SseParser
 from chat_gateway.providers.upstream_errors import MAX_ERROR_BYTES, ErrorReader
 from servicekit import traces
 from servicekit.errors import ServiceError
@@ -59,13 +60,17 @@ class HttpProvider:
         bounds: ProviderBounds,
         *,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        has_media: bool = False,
     ) -> None:
+        """`has_media`: answers may have images and audio, and may be so much larger."""
         self.name = name
         self._adapter = adapter
         self._endpoint = endpoint
         self._errors = errors
         self._bounds = bounds
         self._max_answer_bytes = max_answer_bytes
+        self._max_body_bytes = _MAX_BODY_BYTES + MAX_MEDIA_BYTES if has_media else _MAX_BODY_BYTES
+        self._max_event_bytes = MAX_EVENT_BYTES + MAX_MEDIA_BYTES if has_media else MAX_EVENT_BYTES
 
     async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
         answer = await self._ask(call, on_delta)
@@ -104,7 +109,7 @@ class HttpProvider:
                 if response.status != 200:
                     await self._refuse(response)
                 if on_delta is None:
-                    most = _MAX_LOGPROBS_BYTES if "logprobs" in call.extra else _MAX_BODY_BYTES
+                    most = _MAX_LOGPROBS_BYTES if "logprobs" in call.extra else self._max_body_bytes
                     return self._bounded(self._adapter.read(await _body(response, most), call))
                 with _Silence(bound, self._bounds.between_tokens) as silence:
                     return await self._streamed(response, call, on_delta, silence, phase)
@@ -161,13 +166,13 @@ class HttpProvider:
         silence: "_Silence",
         phase: "_Phase",
     ) -> ModelAnswer:
-        parser, answer, begun = SseParser(), self._adapter.stream(call), False
+        parser, answer, begun = SseParser(self._max_event_bytes), self._adapter.stream(call), False
         while chunk := await response.content.readany():
             if not begun:
                 start = chunk.removeprefix(BOM).lstrip()
                 if start[:1] == b"{":
                     # It was asked for a stream, and answers whole: no line of a stream begins so.
-                    rest = await _body(response, _MAX_BODY_BYTES)
+                    rest = await _body(response, self._max_body_bytes)
                     whole = self._bounded(self._adapter.read(start + rest, call))
                     await on_delta(_whole(whole))
                     return whole

@@ -85,4 +85,15 @@ def make_provider(
         errors,
         bounds,
         max_answer_bytes=max_answer_bytes,
+        has_media=_asks_for_media(settings),
     )
+
+
+def _asks_for_media(settings: ProviderSettings) -> bool:
+    """Whether requests ask for images or audio: `modalities`, or Gemini's `responseModalities`."""
+    switches = [settings.switches, *settings.by_model.values()]
+    for fields in (settings.extra_body, *[one.extra_body for one in switches]):
+        config = (fields or {}).get("generationConfig")
+        if "modalities" in (fields or {}) or (isinstance(config, dict) and "responseModalities" in config):
+            return True
+    return False

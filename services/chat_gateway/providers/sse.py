@@ -8,7 +8,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(Exception):
-    """An event is larger than `MAX_EVENT_BYTES`, or has more than `MAX_EVENT_LINES` lines."""
+    """An event is larger than it may be, or has more than `MAX_EVENT_LINES` lines."""
 
 
 class SseParser:
@@ -17,9 +17,10 @@ class SseParser:
     Takes time in proportion to the bytes, and memory up to two events' bound.
     """
 
-    __slots__ = ("_after_cr", "_begun", "_data", "_lines", "_rest", "_rest_bytes")
+    __slots__ = ("_after_cr", "_begun", "_data", "_lines", "_max_event_bytes", "_rest", "_rest_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
         self._rest: list[bytes] = []
         self._rest_bytes = 0
         self._data = bytearray()
@@ -56,7 +57,7 @@ class SseParser:
         first, *more = chunk.split(b"\n")
         self._rest.append(first)
         self._rest_bytes += len(first)
-        if self._rest_bytes > MAX_EVENT_BYTES:
+        if self._rest_bytes > self._max_event_bytes:
             raise EventTooLarge
         if not more:
             return []
@@ -74,7 +75,7 @@ class SseParser:
                     self._data += b"\n"
                 self._data += value[1:] if value.startswith(b" ") else value
                 self._lines += 1
-                if len(self._data) > MAX_EVENT_BYTES or self._lines > MAX_EVENT_LINES:
+                if len(self._data) > self._max_event_bytes or self._lines > MAX_EVENT_LINES:
                     raise EventTooLarge
             return None
         if not self._lines:

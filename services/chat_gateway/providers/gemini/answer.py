@@ -6,8 +6,18 @@ from uuid import uuid4
 
 import msgspec
 
-from chat_gateway.model.turn import Delta, FinishReason, Message, ProviderData, ToolCall, ToolCallDelta, Usage
+from chat_gateway.model.turn import (
+    NO_DETAILS,
+    Delta,
+    FinishReason,
+    Message,
+    ProviderData,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.answered_media import Media
 from chat_gateway.providers.gemini.request import KIND
 from chat_gateway.providers.generous import add_counts, arguments, count, decode, listed, mapping, text
 from chat_gateway.providers.provider import ModelAnswer, ModelCall
@@ -62,7 +72,7 @@ class ContentStream:
             added.provider_data = self._answer.provider_data()
         self.size += added.size
         delta = added.delta()
-        self.alive = self.alive or self.finished or delta is not None
+        self.alive = self.alive or self.finished or added.media or delta is not None
         return delta
 
     def answer(self) -> ModelAnswer:
@@ -74,13 +84,14 @@ class ContentStream:
 class _Added:
     """What responses that came together add."""
 
-    __slots__ = ("calls", "content", "provider_data", "reasoning", "size")
+    __slots__ = ("calls", "content", "media", "provider_data", "reasoning", "size")
 
     def __init__(self) -> None:
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.calls: list[ToolCallDelta] = []
         self.provider_data: ProviderData | None = None
+        self.media = False
         self.size = 0
 
     def delta(self) -> Delta | None:
@@ -102,6 +113,7 @@ class _Answer:
         self._plan: list[Any] = []
         """What is kept for the next request (`request._in_order`)."""
         self._counts: dict[str, int] = {}
+        self._found = Media()
         self.reason: FinishReason | None = None
 
     def take(self, body: bytes, added: _Added) -> None:
@@ -137,7 +149,7 @@ class _Answer:
             reasoning="".join(self._reasoning),
             provider_data=self.provider_data(),
         )
-        return ModelAnswer(message, reason, self._usage(), self._model)
+        return ModelAnswer(message, reason, self._usage(), self._model, self._found.added(NO_DETAILS))
 
     def _usage(self) -> Usage:
         of = self._counts.get
@@ -165,6 +177,8 @@ class _Answer:
             self._call(part["functionCall"], signature, added)
         elif isinstance(part.get("text"), str):
             self._text(part["text"], signature, added, thought=part.get("thought") is True)
+        elif isinstance(part.get("inlineData"), dict) and part.get("thought") is not True:
+            self._media(part["inlineData"], added)
         elif set(part) - {"thoughtSignature", "thought"}:
             self._plan.append(part)
             added.size += len(_encode(part))
@@ -190,6 +204,16 @@ class _Answer:
             self._plan[-1] += len(said)
         elif said:
             self._plan.append(len(said))
+
+    def _media(self, said: dict[str, Any], added: _Added) -> None:
+        """Takes an image or a sound. It is passed on, and not kept for the next request: it may be larger than that."""
+        kind, data = text(said.get("mimeType")).lower(), text(said.get("data"))
+        added.media = True
+        if kind.startswith("audio/"):
+            self._found.take(b"", _encode({"data": data, "format": kind.removeprefix("audio/")}))
+        elif data:
+            url = f"data:{kind or 'application/octet-stream'};base64,{data}"
+            self._found.take(_encode([{"type": "image_url", "image_url": {"url": url}}]), b"")
 
     def _sign(self, said: str, signature: str, added: _Added) -> None:
         self._plan.append([len(said), signature])

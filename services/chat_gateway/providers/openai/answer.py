@@ -15,6 +15,7 @@ from chat_gateway.model.turn import (
     Usage,
 )
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.answered_media import Media
 from chat_gateway.providers.finish_reasons import finish_reason
 from chat_gateway.providers.openai.dialect import Dialect
 from chat_gateway.providers.openai.pieces import Added, joined_logprobs
@@ -74,6 +75,10 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
     _check_said_why(why, dialect, whole=bool(content or calls))
     reason = _reason(why or "stop", calls)
     details = _details(completion, said(message.annotations), said(choice.logprobs))
+    if message.images or message.audio:
+        media = Media()
+        media.take(said(message.images), said(message.audio))
+        details = media.added(details)
     usage = to_usage(completion.usage or reported_usage(completion, choice))
     return ModelAnswer(answer, reason, usage, _short(completion.model) or model, details)
 
@@ -92,6 +97,7 @@ class CompletionStream:
         "_index",
         "_logprobs",
         "_logprobs_size",
+        "_media",
         "_model",
         "_provider",
         "_reasoning",
@@ -124,6 +130,7 @@ class CompletionStream:
         self._logprobs: list[bytes] = []
         self._logprobs_size = 0
         self._details = NO_DETAILS
+        self._media: Media | None = None
         self._finish_reason = ""
         self._index: int | None = None
         self._halves: dict[str, str] = {}
@@ -171,6 +178,8 @@ class CompletionStream:
         answered = self._details
         if self._logprobs:
             answered = replace(answered, logprobs=joined_logprobs(self._logprobs))
+        if self._media is not None:
+            answered = self._media.added(answered)
         return ModelAnswer(message, reason, self._usage, self._model, answered)
 
     def _event(self, event: bytes, added: Added) -> None:
@@ -251,6 +260,11 @@ class CompletionStream:
             self._keep_calls(delta, added)
         if delta.reasoning_details or delta.thinking_blocks or delta.extra_content or delta.annotations:
             self._keep_opaque(delta)
+        if (delta.images or delta.audio) and (said(delta.images) or said(delta.audio)):
+            self.alive = True
+            if self._media is None:
+                self._media = Media()
+            self._media.take(said(delta.images), said(delta.audio))
 
     def _keep_text(self, added: Added, content: str, reasoning: str) -> None:
         if content:

@@ -61,6 +61,8 @@ class UpstreamMessage(msgspec.Struct):
     extra_content: msgspec.Raw = _ABSENT
     thinking_blocks: msgspec.Raw = _ABSENT
     annotations: msgspec.Raw = _ABSENT
+    images: msgspec.Raw = _ABSENT
+    audio: msgspec.Raw = _ABSENT
 
 
 class PromptDetails(msgspec.Struct):
@@ -266,6 +268,8 @@ def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
         extra_content=_raw(message.get("extra_content")),
         thinking_blocks=_raw(message.get("thinking_blocks")),
         annotations=_raw(message.get("annotations")),
+        images=_raw(message.get("images")),
+        audio=_raw(message.get("audio")),
     )
 
 

@@ -196,7 +196,8 @@ class CompletionChunks:
         return b'%b,"%b":%b}\n\n' % (self._tail.removesuffix(b"}\n\n"), name, value)
 
     def _detailed(self, reason: bytes, details: AnswerDetails, notes: TurnNotes | None) -> bytes:
-        delta = b'{"annotations":%b}' % details.annotations if details.annotations else b"{}"
+        of_message = [(name, getattr(details, name)) for name in ("annotations", "images", "audio")]
+        delta = b"{%b}" % b",".join([b'"%b":%b' % (name.encode(), said) for name, said in of_message if said])
         end = self._tail.removesuffix(b"}\n\n")
         for name in ("system_fingerprint", "service_tier"):
             if said := getattr(details, name):
@@ -275,6 +276,8 @@ def _message(message: Message, details: AnswerDetails) -> AnswerMessage:
         or msgspec.UNSET,
         reasoning_content=message.reasoning or msgspec.UNSET,
         annotations=msgspec.Raw(details.annotations) if details.annotations else msgspec.UNSET,
+        images=msgspec.Raw(details.images) if details.images else msgspec.UNSET,
+        audio=msgspec.Raw(details.audio) if details.audio else msgspec.UNSET,
         extra_content=extra_content(data) if data is not None else msgspec.UNSET,
     )
 

@@ -26,9 +26,11 @@ _REASONING_PARTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning
 _CALL_PARTS: Final = frozenset({"tool_use", "tool_call", "function_call"})
 _REASONING_TEXTS: Final = ("thinking", "reasoning", "reasoning_content", "text", "summary")
 _SIGNED: Final = ("extra_content", "thought_signature", "thoughtSignature", "signature")
-_REASONING_FIELDS: Final = (
+_BESIDE_ANSWERS: Final = (
     *_SIGNED,
+    "audio",
     "encrypted_content",
+    "images",
     "reasoning",
     "reasoning_details",
     "reasoning_items",
@@ -64,7 +66,7 @@ def to_message(message: ChatMessage, index: int, found: Violations, nested: Nest
     said = _Content(content, [call.id for call in calls or ()] if by_model else (), role, index, found, nested)
     extra = said.extra
     path = f"messages[{index}]"
-    if of_message := extra_of(nested, path, ("extra_content",), _REASONING_FIELDS if by_model else ()):
+    if of_message := extra_of(nested, path, ("extra_content",), _BESIDE_ANSWERS if by_model else ()):
         extra = of_message if extra is None else replace(of_message, texts=extra.texts)
     return model.Message(
         role=role,

@@ -262,8 +262,6 @@ def _refuse_unsupported(chat: ChatCompletionRequest, found: Violations) -> None:
     for index, message in enumerate(chat.messages):
         if message.function_call is not None:
             found.add(f"messages[{index}].function_call", "is not supported: use tool_calls")
-        if message.audio is not None:
-            found.add(f"messages[{index}].audio", "is not supported: answers are text")
 
 
 def _check_numbers(chat: ChatCompletionRequest, found: Violations) -> None:

@@ -94,7 +94,6 @@ class ChatMessage(msgspec.Struct):
     """What the model thought before it answered: sent to a model again only where its provider demands it."""
     extra_content: ExtraContent | None = None
     function_call: Any = None
-    audio: Any = None
 
 
 class Function(msgspec.Struct):
@@ -218,6 +217,10 @@ class AnswerMessage(msgspec.Struct):
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     """What the model thought before it answered, where its provider shows that."""
     annotations: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    images: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """Parts of type `image_url`, where the provider answers with images. They are not stored."""
+    audio: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """As OpenAI has it, where the provider answers with sound. It is not stored."""
     extra_content: ExtraContent | msgspec.UnsetType = msgspec.UNSET
 
 
