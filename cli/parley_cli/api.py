@@ -80,7 +80,7 @@ def api_key() -> str | None:
 
 
 def path_of(*parts: str) -> str:
-    """Returns a path below /v1 with each part as it stands, whatever characters it has. Raises LocalError for none."""
+    """Returns a path below /v1 with each part quoted. Raises LocalError for a part that is not an id."""
     for part in parts:
         if part in ("", ".", ".."):
             raise LocalError(f"{part!r} is not an id")

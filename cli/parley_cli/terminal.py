@@ -10,7 +10,7 @@ from rich.console import Console
 from parley_cli.errors import LocalError
 
 PIPE_WIDTH = 2**31
-"""Columns of what is no terminal: a program reads what it is given whole."""
+"""Columns if the output is not a terminal: programs get whole lines."""
 
 # Controls but for tab and line feed, C1 (one of them begins what ESC [ does), what reorders text, and halves of pairs.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")

@@ -12,7 +12,7 @@ from servicekit.settings import Seconds, is_loopback
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-"""Accepted signature algorithms. Public keys only: `none` proves nothing, and whoever verifies HS* can also sign."""
+"""Accepted signature algorithms. Public keys only: `none` proves nothing, and a verifier of HS* can also sign."""
 
 
 class OidcIssuer(BaseModel):

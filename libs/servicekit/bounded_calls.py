@@ -24,7 +24,7 @@ HURRIED_SECONDS = 1.0
 SLOW_SECONDS = 0.5
 """After so long a request that has not come whole counts as a large one that arrives."""
 _MAX_LAG_SECONDS = 0.1
-"""Where the event loop itself is later than this, nobody knows yet whether a request has come."""
+"""If the event loop is later than this, it is unknown whether a request has arrived."""
 RETRY_AFTER_SECONDS = 1.0
 
 

@@ -128,7 +128,7 @@ class Certificates:
 
 @contextlib.asynccontextmanager
 async def certificates(files: TlsFiles | None, every: float = CHECK_SECONDS) -> AsyncIterator[Certificates | None]:
-    """Keeps the certificates in `files` current while open, looking `every` so many seconds; None without files.
+    """Keeps the certificates in `files` current while open, checked once in `every` seconds; None without files.
 
     Raises `StartupError` when the files are not good to begin with.
     """

@@ -35,7 +35,7 @@ class UnreadReply(ServiceError):
 
 
 class UnreadReplies(HandlerInterceptor):
-    """Ends streams whose messages nobody reads: after `WRITE_SECONDS`, or sooner while more than `max_bytes` are unread
+    """Ends streams whose messages are not read: after `WRITE_SECONDS`, or sooner while more than `max_bytes` are unread
     (`making_room`). Refuses large unary replies that would make it more, or three quarters of it for one address: once
     it is handed over, nothing of ours can take such a reply back.
     """

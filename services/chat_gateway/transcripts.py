@@ -67,7 +67,7 @@ async def new_of_transcript(
 
 
 def _is_sure(request: TurnRequest, end: int) -> bool:
-    """Whether what stands from this place on is new: an assistant's message may be what digests do not hold."""
+    """Whether the messages from this place on are new: digests do not cover all fields of assistants' messages."""
     if end == len(request.messages):
         return bool(request.approvals)
     return request.messages[end].role is not Role.ASSISTANT

@@ -241,7 +241,7 @@ class RedisHealth:
         self._policy = ""
 
     async def _look_closer(self) -> None:
-        """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node stands for all."""
+        """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node is asked for all."""
         written, told = await self._link.send_in_order(
             [("SET", "health:probe", "1", "PX", PROBE_KEPT_MS)], [("INFO", "memory")]
         )

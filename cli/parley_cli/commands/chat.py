@@ -90,7 +90,7 @@ def converse(api: Api, agent: str, session: str | None, user: str | None) -> str
 
 
 def _require(api: Api, agent: str) -> None:
-    """Raises what the server says of an agent that is not there: nobody should have to write a line to learn that.
+    """Raises the server's error for an unknown agent, before the user has written a line.
 
     Who may chat need not be allowed to read agents; then the first turn says it.
     """

@@ -29,7 +29,7 @@ CHECK_SECONDS = 2.0
 
 
 def thread_count(cores: int) -> int:
-    """Returns how many threads compute, out of so many cores: one core is left to everything else.
+    """Returns the number of compute threads for this many cores: one core is left to everything else.
 
     The threads wait for each other at every layer, so that one which has to share its core stops all of them: with two
     threads on two busy cores the model was ten times slower than with one.

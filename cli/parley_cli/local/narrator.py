@@ -19,7 +19,7 @@ REFRESH_SECONDS = 1.0
 
 
 class Narrator:
-    """Writes to the terminal of whoever started the system."""
+    """Writes to the terminal on which the system was started."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -43,7 +43,7 @@ def enter_user_namespace() -> None:
 
 
 def become_nobody() -> None:
-    """Drop every right of this process for those of the user `nobody`."""
+    """Drops every right of this process for those of the user `nobody`."""
     nobody = pwd.getpwnam("nobody")
     os.setgroups([])
     os.setgid(nobody.pw_gid)

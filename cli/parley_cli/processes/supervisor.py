@@ -161,7 +161,7 @@ class Supervisor:
                 raise part.child.died()
 
     def watch(self, seconds: float, tick: Callable[[], None], restarter: Restarter | None = None) -> None:
-        """Runs for ever; call `tick` every so many seconds.
+        """Runs until something raises; calls `tick` every `seconds`.
 
         A part that ends by itself is left to the `restarter`, which raises when it gives up. Without one, that
         raises ChildDied.

@@ -215,7 +215,7 @@ def outcome_to_proto(outcome: TurnOutcome) -> pb.TurnOutcome:
 
 
 def unavailable_to_proto(servers: Iterable[ToolsUnavailable]) -> list[pb.UnavailableToolServer]:
-    """Returns the tool servers that a turn goes without."""
+    """Returns the tool servers that are unavailable to a turn."""
     return [pb.UnavailableToolServer(tool_server=one.server, reason=one.reason) for one in servers]
 
 

@@ -218,7 +218,7 @@ def difference_to_proto(difference: Difference) -> agents_pb.FieldDifference:
 
 
 def history_of(number: int) -> str | None:
-    """Returns a history policy by its name; a number that is none of ours breaks the rule by its name."""
+    """Returns the name of a history policy; an unknown number becomes a name that the rule rejects."""
     return HISTORY_POLICIES.get(number, str(number)) if number else None
 
 

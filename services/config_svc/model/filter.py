@@ -85,7 +85,7 @@ Filter: TypeAlias = Comparison | Every | Some | Not
 
 
 def parse_filter(found: Violations, text: str, text_fields: Sequence[str] = TEXT_FIELDS) -> Filter | None:
-    """Returns the filter, None for an empty text; reports a text that is none.
+    """Returns the filter, None for an empty text; reports an invalid one.
 
     Besides times and labels it is about `text_fields`: those of agent configs, unless others are given.
     """

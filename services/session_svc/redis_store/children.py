@@ -24,7 +24,7 @@ class Children:
         self._scripts = scripts
 
     async def keep(self, parent: SessionKey, expire_ms: int) -> None:
-        """Lets all that hangs on a session, and on that, end at this time; what is dead stays so.
+        """Sets this expiry for all dependents of a session, direct and indirect; expired ones stay expired.
 
         What fails is logged: it does not undo the turn behind it, and the next turn of the parent does it again.
         """

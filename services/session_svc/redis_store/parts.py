@@ -76,7 +76,7 @@ class RedisParts:
         return await asyncio.to_thread(lambda: [self.form.filled(turn, contents) for turn in turns])
 
     async def _check_gone(self, session: Session, missing: set[bytes]) -> None:
-        """Raises `TurnDamaged` for contents that nobody has taken out: those that left have no entry."""
+        """Raises `TurnDamaged` for contents that are missing though the index has them."""
         [packed] = await self.scripts.run(("HGET", parts_key(session.key), "index"))
         if packed is None and session.part_bytes:
             raise TurnDamaged(session.last_turn)

@@ -1,5 +1,5 @@
--- Releases a lease and stores nothing; without it, does nothing. Replies 1 when the lease was held, else 0.
--- Token 0 stands for whatever token the turn has: its holder never got BeginTurn's answer, and may be queued still.
+-- Releases a lease without storing a turn; does nothing without the lease. Replies 1 if the lease was held, else 0.
+-- Token 0 means the turn's token, whatever it is: its holder never got BeginTurn's reply, and may still be queued.
 local token, turn_id, claim_ms, end_event, keep_ms = unpack(ARGV)
 token, claim_ms = tonumber(token), tonumber(claim_ms)
 local session = load()
@@ -9,7 +9,7 @@ if token == 0 then
   if session then token = session.token end
 end
 local is_held = holds(session, token, turn_id)
--- Another gateway goes on with it, or is about to: its journal does.
+-- Another gateway continues it, or is about to, and with it the journal.
 if is_held or not session or session.turn ~= turn_id or not session.pickup then
   end_journal(is_held, turn_id, token, end_event, keep_ms)
 end

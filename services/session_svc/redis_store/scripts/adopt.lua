@@ -1,4 +1,4 @@
--- Notes that a session hangs on this one. Returns 0 where this one is not there.
+-- Records a dependent session of this one. Returns 0 if this one does not exist.
 if not load() then return 0 end
 redis.call('HSET', META, 'children', 1)
 return 1

@@ -1,5 +1,5 @@
--- Copies stored turns, as they are, into a session that is being made under a lease; the last call ends that.
--- The elements of the turns come behind the named arguments.
+-- Copies stored turns unchanged into a session that is being created under a lease; the last call releases it.
+-- The elements of the turns follow the named arguments.
 -- Reply ok: session
 -- Reply lost
 local token, turn_id, lease_ms, first, last, messages, revision, pinned, complete = unpack(ARGV, 1, 9)

@@ -1,5 +1,5 @@
--- Adds contents that copied turns name to a session that is being made under a lease.
--- The number of the turn, digest and content, by turns, come behind the named arguments.
+-- Adds contents that copied turns refer to, to a session that is being created under a lease.
+-- Number of the turn, digest and content of each follow the named arguments.
 -- Reply ok: session
 -- Reply lost
 local token, turn_id, lease_ms = unpack(ARGV, 1, 3)

@@ -1,4 +1,4 @@
--- Takes the turn lease, or says why not. Repeating it with the same turn id changes nothing but the waiter's id.
+-- Takes the turn lease, or replies why it is not available. A repeat with the same turn id changes only the waiter's id.
 -- Reply ok: token, expire_ms, created, session, children
 -- Reply joined: turn_id
 -- Reply replay: number, first, session
@@ -99,7 +99,7 @@ if queued then
 end
 
 local token, lease_until = math.max(now, (session and session.token or 0) + 1), now + lease_ms
--- What an interrupted first turn made goes with it, but who was interrupted still learns of it.
+-- The session that an interrupted first turn created is removed, but the interrupted caller still learns why.
 local created = not session or session.new
 local journals = nil
 if not session then -- one that turns were to make and did not, whose journals say how they ended

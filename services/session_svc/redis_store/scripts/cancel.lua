@@ -1,4 +1,4 @@
--- Ends a turn that nobody runs, and has whoever runs it end it.
+-- Ends a turn that no gateway runs, or makes its gateway end it.
 -- Reply ended
 -- Reply cancelling
 -- Reply missing

@@ -1,4 +1,4 @@
--- Takes the lease of a turn that nobody runs. One that has lost `max_lost` gateways, or was cancelled, is ended instead.
+-- Takes the lease of a turn that no gateway runs. If it has lost `max_lost` gateways or was cancelled, ends it instead.
 -- Reply ok: token, expire_ms, attempt, request
 -- Reply held: ms
 -- Reply gone

@@ -1,23 +1,23 @@
--- Stores a turn whole and releases the lease. A turn that is stored already is answered the same again.
+-- Stores a turn atomically and releases the lease. A repeat for a stored turn gets the same reply.
 -- Reply ok: number, expire_ms, children
 -- Reply interrupted
 -- Reply lost
 -- Reply session_full
 -- Reply parts_full
--- The contents that the turn names come behind the named arguments: digest and content, by turns.
+-- Digest and content of each content of the turn follow the named arguments.
 local token, turn_id, turn, messages, flags, prompt, completion, cached, reasoning, cache_write, revision, idle_ms,
   request, digest, replay_ms, max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms,
   max_part_bytes = unpack(ARGV, 1, 25)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
--- Only what is looked at: a session with a lease is alive, whatever else it holds.
+-- Reads only the fields in use: a session with a lease is alive, whatever else it holds.
 local v = redis.call('HMGET', META, 'token', 'turn', 'until', 'cap', 'first', 'last', 'messages', 'prompt',
                      'completion', 'revision', 'took', 'parts', 'children', 'calls')
 if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   local session = load()
   if not session then return {lost(token)} end
-  -- The fencing tokens of the stored turns grow (but a session that is made again may have those of the last once
+  -- The fencing tokens of the stored turns increase (but a recreated session may have those of the previous one
   -- more), so the turn of a token is found from the end without looking further than it could be; a retry that comes
   -- more than 1000 turns late finds nothing.
   for number = session.last, math.max(session.first, session.last - 1000), -1 do
@@ -25,7 +25,7 @@ if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
     if not element then break end
     local _, _, _, stored_token, stored_sum = struct.unpack(HEADER, element)
     if stored_token == token and stored_sum == id_sum then
-      -- A write, so that a WAIT behind it waits for the turn: WAIT knows only what its own connection wrote.
+      -- A write, so that a following WAIT waits for the turn: WAIT covers only writes of its own connection.
       redis.call('HSET', META, 'last', digits(session.last))
       return {'ok', number, session.expire, session.children and 1 or 0}
     end
@@ -34,7 +34,7 @@ if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
   return {lost(token)}
 end
 
--- Field 2 of Turn, as a varint: the last one on the wire counts. Readers add it to a turn that is compressed.
+-- Field 2 of Turn, as a varint: the last one on the wire counts. Readers add it to a compressed turn.
 local function number_field(number)
   local bytes = {'\16'}
   while number >= 128 do
@@ -45,7 +45,7 @@ local function number_field(number)
   return table.concat(bytes)
 end
 
--- Keeps the outcome under its request id; the oldest ones go when there are too many or their time is up.
+-- Records the outcome under its request id; the oldest are removed if there are too many, or they have expired.
 local function remember(number)
   local counters = redis.call('HMGET', REPLAY, 'first', 'last')
   local first, last = tonumber(counters[1] or 1), tonumber(counters[2] or 0) + 1
@@ -66,7 +66,7 @@ end
 
 local HOLE = 'WRONGTYPE turns of the session are gone'
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
--- The turns behind `cut_after` go, and with them what is remembered of their requests.
+-- Removes the turns after `cut_after`, with the records of their requests.
 local newest, replays = number - 1, {}
 if cut_after ~= '-' then
   replays = redis.call('HGETALL', REPLAY)
@@ -80,7 +80,7 @@ if kept then
   for index = 26, #ARGV, 2 do kept.add(number, ARGV[index], ARGV[index + 1]) end
   if not kept.fit(tonumber(max_part_bytes), drop_oldest and number) then return {'parts_full'} end
 end
--- These can fail, and a script that fails undoes nothing: they come before anything goes and the turn counts as stored.
+-- These can fail, and a failed script is not rolled back: they precede all removals, and the turn counts as stored.
 local prompt_sum, completion_sum = digits((v[8] or 0) + prompt), digits((v[9] or 0) + completion)
 if cached ~= '0' then redis.call('HINCRBY', META, 'cached', cached) end
 if reasoning ~= '0' then redis.call('HINCRBY', META, 'reasoning', reasoning) end
@@ -107,7 +107,7 @@ if kept then
   kept.save()
 end
 local expire = math.min(now + idle_ms, tonumber(v[4]))
--- What turns of the session take, for those that are refused meanwhile: a token is the time that it was given out at.
+-- How long turns of the session take, for the callers refused meanwhile: a token is the time at which it was issued.
 local took = math.max(now - token, 1)
 if v[11] then took = math.ceil(0.75 * v[11] + 0.25 * took) end
 redis.call('HSET', META, 'last', number, 'messages', held_messages, 'activity', digits(now), 'idle', idle_ms,

@@ -1,5 +1,5 @@
--- Removes the newest turn, with what is remembered of its requests, where it is the one with this check sum of its id and
--- no turn is under way. What it used stays counted.
+-- Removes the newest turn, with the record of its request, if its id has this check sum and
+-- no turn is running. Its usage stays counted.
 -- Reply ok: session
 -- Reply missing
 -- Reply busy: ms
@@ -24,7 +24,7 @@ for index = 1, #replays, 2 do
   local turn_number = string.sub(replays[index], 1, 1) == 'r' and string.match(replays[index + 1], '^(%d+)|')
   if turn_number and tonumber(turn_number) >= number then redis.call('HDEL', REPLAY, replays[index]) end
 end
--- The digest is that of a history which there is no more; a journal may still hold what was said.
+-- The digest is of a history that no longer exists; a journal may still hold messages of it.
 redis.call('HSET', META, 'last', number - 1, 'messages', held_messages, 'history', '')
 redis.call('HDEL', META, 'done', 'journals')
 redis.call('DEL', JOURNAL)

@@ -1,5 +1,5 @@
--- Removes a session that fits every condition that is given. Replies {sessions, turns} removed, both 0 when none was
--- there or it did not fit; {-1, 0} when there was none at all. One that can't be read is an error, or goes if `damaged`.
+-- Removes a session that meets all given conditions. Replies {sessions, turns} removed, both 0 if none was
+-- found or it did not meet them; {-1, 0} if there was none. An unreadable one is an error, or removed if `damaged`.
 local agent_id, agent_uid, user, idle_ms, claim_ms, damaged = unpack(ARGV)
 claim_ms = tonumber(claim_ms)
 local readable, session = pcall(load)

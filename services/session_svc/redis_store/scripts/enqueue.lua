@@ -1,5 +1,5 @@
--- Puts a turn at the end of its project's queue. A project's turns have places of their own, one behind the other from where
--- the queue stands, so that of several projects each has every other one.
+-- Puts a turn at the end of its project's queue. A project's turns have consecutive places of their own from where
+-- the queue is, so that projects take turns.
 -- KEYS as take_due.lua.
 -- Reply ok
 -- Reply full

@@ -1,10 +1,10 @@
--- The journals of a session's turns, for the scripts that need them; behind `prelude.lua`.
+-- The journals of a session's turns, for the scripts that need them; follows `prelude.lua`.
 
 -- Returns the functions of the journal. An entry's field `t` is the turn, `e` the event, `n` and `x` the number of a
--- committed turn and the session's end, and `w` why a turn ended that no gateway ended. In front of a turn's entries stands
--- its request, where another gateway may take it over, as that of a turn with `?` in front. META's `journals` lists the turns that the stream has, oldest first: turn, fencing
--- token of the newest entry, its sequence under that token, ids of the first and the newest entry, bytes of all, and when
--- the turn ended (0: not yet). `watchers` are those who wait for an entry.
+-- committed turn and the session's end, and `w` why a turn ended that no gateway ended. If another gateway may take a
+-- turn over, its request precedes its entries, as an entry of the turn id with `?` before it. META's `journals` lists
+-- the turns in the stream, oldest first: turn, fencing token of the newest entry, its sequence under that token, ids of
+-- the first and the newest entry, bytes of all, and when the turn ended (0: not yet). `watchers` wait for an entry.
 local MAX_JOURNALS, ENTRY_OVERHEAD = 16, 64
 local function journal()
   local records = {}
@@ -23,7 +23,7 @@ local function journal()
     return nil
   end
 
-  -- Returns the record of a turn, made where there is none: old journals then make room.
+  -- Returns the record of a turn, creating it if missing, for which old journals are removed.
   local function begun(turn_id, token, keep_ms)
     local record = of(turn_id)
     if record then return record end
@@ -35,7 +35,7 @@ local function journal()
     return record
   end
 
-  -- Whether there is room for so many bytes more of a turn, after older journals have gone.
+  -- Whether there is room for this many more bytes of a turn, after removing older journals.
   local function room(record, bytes, max_bytes)
     local total = bytes
     for _, other in ipairs(records) do total = total + other.bytes end
@@ -50,7 +50,7 @@ local function journal()
     record.sequence, record.bytes = record.sequence + 1, record.bytes + #event + ENTRY_OVERHEAD
   end
 
-  -- Keeps what another gateway needs to go on with the turn, in front of its entries.
+  -- Stores what another gateway needs to continue the turn, before its entries.
   local function hold_request(record, request)
     record.first = redis.call('XADD', JOURNAL, '*', 't', '?' .. record.turn, 'e', request)
     record.last, record.bytes = record.first, record.bytes + #request + ENTRY_OVERHEAD
@@ -72,7 +72,7 @@ local function journal()
     for waiter in string.gmatch(watchers, '[^;]+') do wake(waiter) end
   end
 
-  -- Ends a turn's journal. Nothing that is wrong with a journal may keep a turn from its end.
+  -- Ends a turn's journal. A damaged journal must not prevent the end of its turn.
   local function finish(record, token, keep_ms, event, ...)
     if not pcall(add, record, token, event, ...) then return end
     record.ended = now
@@ -85,7 +85,7 @@ local function journal()
   }
 end
 
--- Ends the journal of a turn, where it has one, for whoever has its lease, or was the last that wrote.
+-- Ends the journal of a turn, if it has one, for the holder of its lease or the last writer.
 local function end_journal(is_held, turn_id, token, event, keep_ms, ...)
   if event == '' then return end
   local functions = journal()
@@ -94,7 +94,7 @@ local function end_journal(is_held, turn_id, token, event, keep_ms, ...)
   functions.finish(record, token, keep_ms, event, ...)
 end
 
--- Ends the journal of a turn that no gateway ends, where it has one: why is `interrupted`, `lost`, `cancelled`, `given_up`.
+-- Ends the journal of a turn that no gateway ends, if it has one: why is `interrupted`, `lost`, `cancelled`, `given_up`.
 local function end_unheard(turn_id, why, keep_ms)
   local functions = journal()
   local record = functions.of(turn_id)

@@ -1,4 +1,4 @@
--- Gives the session the end of the one that it hangs on. Returns whether others hang on it, -1 where it is not there.
+-- Gives a dependent session the expiry of its parent. Returns whether it has dependents itself, -1 if it does not exist.
 local expire_ms = unpack(ARGV)
 local session = load()
 if not session or session.new then return -1 end

@@ -1,5 +1,5 @@
--- Releases whatever one call of BeginTurn got: its place in the queue, or the lease, unless the turn had that before: one
--- that was taken over is begun again.
+-- Releases what a call of BeginTurn got: its place in the queue, or the lease, unless the turn had that before: one
+-- that was taken over calls BeginTurn again.
 local waiter_id, claim_ms = unpack(ARGV)
 claim_ms = tonumber(claim_ms)
 waiters().give_up('waiter', waiter_id, claim_ms)

@@ -1,5 +1,5 @@
--- Takes a turn off those under way, and out of the queue; the first that waits and was not woken yet is woken.
--- KEYS as those of limit_take. With `uncount` it does not count as begun either. Replies how many places it had.
+-- Removes a turn from those running and from the queue, and wakes the first waiter that was not woken yet.
+-- KEYS as those of limit_take. With `uncount` it does not count as begun either. Replies the number of its places.
 local turn, uncount = unpack(ARGV)
 local had = redis.call('ZREM', KEYS[2], turn) + redis.call('ZREM', KEYS[3], turn)
 redis.call('ZREM', KEYS[4], turn)

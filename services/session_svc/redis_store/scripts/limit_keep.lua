@@ -1,4 +1,4 @@
--- Lets a turn hold its place among those under way longer, where it still has it.
+-- Extends a turn's place among those running, if it still has it.
 -- KEYS as those of limit_take. Replies the time.
 local turn, hold_ms = unpack(ARGV)
 local time = redis.call('TIME')

@@ -1,9 +1,9 @@
--- Counts a turn in one limit, or says why not; refused, it leaves nothing here. Asking again with the same turn id
--- counts it once and lets it hold its place longer.
--- KEYS 1 begun, when: the turns of the last minute; 2 held, until when: the turns under way; 3 queue, since when;
+-- Counts a turn in one limit, or replies why not; a refused turn leaves no trace. A repeat with the same turn id
+-- counts it once and extends its place.
+-- KEYS 1 begun, when: the turns of the last minute; 2 held, until when: the running turns; 3 queue, since when;
 --   4 queue, until when; 5 queue, the waiter's id, empty once it was woken.
--- `a_minute` and `at_once` bound the turns, each 0 for no bound. A turn holds its place for `hold_ms`, and stands in the
--- queue of `places` for `stand_ms` (0 not to wait) unless it asks again. `counted`: it was counted before.
+-- `a_minute` and `at_once` bound the turns, 0 meaning no bound. A turn holds its place for `hold_ms`, and waits in the
+-- queue of `places` for `stand_ms` (0: not at all) unless it asks again. `counted`: it was counted before.
 -- Reply granted: now_ms, remaining, reset_ms
 -- Reply wait: now_ms, remaining, reset_ms, check_in_ms
 -- Reply rate: now_ms, retry_ms, reset_ms

@@ -1,4 +1,4 @@
--- Says when to look at a turn again: in `ms`, or never with -1. A turn that is queued keeps its place, unless never. Replies
+-- Sets when a turn is checked again: in `ms`, or never (-1). A queued turn keeps its place, unless never. Replies
 -- whether it was known.
 -- KEYS as take_due.lua.
 local member, ms = unpack(ARGV)

@@ -1,4 +1,4 @@
--- What every script of a session shares; put in front of each of them, with `journal.lua` behind it.
+-- The common part of all scripts of a session, prepended to each; `journal.lua` follows it.
 --
 -- KEYS  1 meta    hash: the session's fields and its lease (field names below)
 --       2 turns   list: one element a turn, a header (`HEADER`) and the serialized Turn, maybe compressed (turn_codec.py)
@@ -14,20 +14,20 @@ local LEASE_MARGIN = 5000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Writes a whole number in digits; the server itself would write 1700000000000 as 1.7e+12.
+-- Formats an integer in digits; Lua would format 1700000000000 as 1.7e+12.
 local function digits(number)
   return string.format('%d', number)
 end
 
--- Ends the script, and its caller learns TURN_DAMAGED.
+-- Ends the script with an error; the caller gets TURN_DAMAGED.
 local function damaged(what)
   error({err = 'WRONGTYPE ' .. what})
 end
 
--- Where `fields` has what a turn changes as it begins.
+-- Positions in `fields` of what a turn changes when it begins.
 local ACTIVITY, IDLE, CAP, EXPIRE = 5, 6, 7, 8
 
--- Returns the session as it stands, or nil when it is dead. `held` says whether a turn has the session; `fields` is
+-- Returns the current session, or nil if it has expired. `held`: whether a turn has the session; `fields` is
 -- what callers of the scripts get, in the order of `session_codec.SessionFields`. One HGETALL takes half of what an HMGET
 -- of all these fields does.
 local function load()
@@ -60,7 +60,7 @@ local function load()
   }
 end
 
--- Gives all keys of the session one end: they go together, and never while a lease is held.
+-- Sets one expiry for all keys of the session: they expire together, and never while a lease is held.
 local function keep_until(expire, lease_until, parts)
   local at = expire
   if lease_until > 0 then at = math.max(at, lease_until + LEASE_MARGIN) end
@@ -83,12 +83,12 @@ end
 local HEADER = '>I2BI4I8I4'
 local COMPRESSED = 2
 
--- Returns the number of the turn that a request has had and the digest it came with; nil where none is stored for it.
+-- Returns the number of a request's turn and the request's digest; nil if none is stored.
 local function stored_turn_of(session, request)
   if request == '' then return nil end
   local record = redis.call('HGET', REPLAY, 'r' .. request)
   if not record then
-    -- All of them gone from beside their session: whether this request has had its turn is not known.
+    -- The whole hash is missing: whether this request has had its turn is unknown.
     if redis.call('EXISTS', REPLAY) == 0 and redis.call('HEXISTS', META, 'remembers') == 1 then
       damaged('stored outcomes of the session are gone')
     end
@@ -99,15 +99,15 @@ local function stored_turn_of(session, request)
   return tonumber(number), known
 end
 
--- Whether two digests are of one request. Those of the release before are the first 32 bytes of what this one gives.
+-- Whether two digests are of one request. Those of the previous release are the first 32 bytes of today's.
 local function same_request(one, other)
   if one == other then return true end
   local length = math.min(#(one or ''), #(other or ''))
   return length == 32 and #one ~= #other and string.sub(one, 1, length) == string.sub(other, 1, length)
 end
 
--- Returns the functions of the queue. A script makes its functions anew each time it runs, which costs more than most
--- of them do, and most turns find nobody in the queue: so these are made by whoever needs one.
+-- Returns the functions of the queue. A script creates its functions on each run, which costs more than most
+-- of them do, and most turns find the queue empty: so only scripts that need them create these.
 local function waiters()
   local function ticket_of(text)
     local turn, waiter, deadline, reserved = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
@@ -118,13 +118,13 @@ local function waiters()
     return ticket.turn .. '|' .. ticket.waiter .. '|' .. digits(ticket.deadline) .. '|' .. digits(ticket.reserved)
   end
 
-  -- A waiter's id begins with the replica that it waits in, and names that replica's channel.
+  -- A waiter's id begins with its replica, and names that replica's channel.
   local function wake(waiter)
     redis.call('PUBLISH', 'wake:' .. string.match(waiter, '^[^.]*'), waiter)
   end
 
-  -- Returns the first ticket that still counts, nil when there is none. Tickets go when their caller has given up, or
-  -- did not come in the time for which the lease was reserved for it.
+  -- Returns the first valid ticket, nil if there is none. Removes tickets whose caller has given up, or
+  -- did not claim the lease while it was reserved for it.
   local function first_waiter()
     while true do
       local text = redis.call('LINDEX', QUEUE, 0)
@@ -135,7 +135,7 @@ local function waiters()
     end
   end
 
-  -- Reserves the free lease for the first waiter and wakes it; returns until when, 0 when nobody waits.
+  -- Reserves the free lease for the first waiter and wakes it; returns until when, 0 without waiters.
   local function hand_over(claim_ms)
     local ticket = first_waiter()
     if not ticket then return 0 end
@@ -147,7 +147,7 @@ local function waiters()
     return ticket.reserved
   end
 
-  -- Takes the ticket whose field has this value out of the queue and returns it, nil when there is none.
+  -- Removes the ticket whose field has this value from the queue and returns it, nil if there is none.
   local function take_ticket(field, value)
     for _, text in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
       local ticket = ticket_of(text)
@@ -159,7 +159,7 @@ local function waiters()
     return nil
   end
 
-  -- Gives up a ticket; a lease that was reserved for it goes to the next.
+  -- Removes a ticket; a lease reserved for it is reserved for the next.
   local function give_up(field, value, claim_ms)
     local ticket = take_ticket(field, value)
     if ticket and ticket.reserved > 0 then hand_over(claim_ms) end
@@ -175,13 +175,13 @@ local function hand_over(claim_ms)
   if redis.call('LINDEX', QUEUE, 0) then waiters().hand_over(claim_ms) end
 end
 
--- Frees the lease and lets the next one have it. The session must still be there.
+-- Releases the lease and reserves it for the next waiter. The session must still exist.
 local function release(claim_ms)
   redis.call('HDEL', META, 'turn', 'until', 'call', 'request', 'digest', 'new', 'pickup')
   hand_over(claim_ms)
 end
 
--- Ends a turn that stores nothing: a session that was made for it goes again.
+-- Ends a turn without storing it: a session that was created for it is removed.
 local function undo(session, claim_ms)
   if session.new then
     local kept = redis.call('HMGET', META, 'user_id', 'journals', 'push')
@@ -204,9 +204,9 @@ local function undo(session, claim_ms)
   end
 end
 
--- Returns the functions of the contents that are kept beside the turns, made by those that need them. An entry of the
--- index is a digest, the content's bytes, and the numbers of the first and the newest turn that name it; those that were
--- named last stand last. META's `parts` is how many bytes they have together.
+-- Returns the functions of the contents that are kept beside the turns, for scripts that need them. An entry of the
+-- index is a digest, the content's bytes, and the numbers of the first and the newest turn that refer to it; the last used
+-- is last. META's `parts` is their total size in bytes.
 local PART, PART_BYTES, MAX_PARTS = '>c16I4I4I4', 28, 1000
 local function parts()
   local entries, by_digest, new, gone = {}, {}, {}, {}
@@ -229,13 +229,13 @@ local function parts()
     entries = kept
   end
 
-  -- The turns from `number` on go.
+  -- Removes what only the turns from `number` on refer to.
   local function cut(number)
     keep_those(function(entry) return entry.first < number end)
     for _, entry in ipairs(entries) do entry.last = math.min(entry.last, number - 1) end
   end
 
-  -- The turns before `number` are gone.
+  -- Removes what only the turns before `number` refer to.
   local function forget(number)
     keep_those(function(entry) return entry.last >= number end)
   end
@@ -256,7 +256,7 @@ local function parts()
     entries[#entries + 1] = entry
   end
 
-  -- Whether they are within the bounds; with `newest` those go, oldest first, that no turn from there on names.
+  -- Whether they are within the bounds; with `newest`, removes contents that no turn from there on refers to, oldest first.
   local function fit(max_bytes, newest)
     local total = 0
     for _, entry in ipairs(entries) do total = total + entry.size end
@@ -290,11 +290,11 @@ local function parts()
   return {cut = cut, forget = forget, add = add, fit = fit, save = save, any = function() return #entries > 0 end}
 end
 
--- The tokens of leases that were taken away, newest first: in digits the first, then how much smaller each is than the one
+-- The tokens of revoked leases, newest first: the first in digits, then how much smaller each is than the one
 -- before it. A number that is as large as a token is one, not a difference: earlier releases wrote only those.
 local MAX_INTERRUPTED, INTERRUPTED_MS, MIN_TOKEN = 4096, 600000, 1000000000000
 
--- Returns the list with one more token in front; what is so old that nobody asks for it any more goes.
+-- Returns the list with one more token at the front, without those too old to be asked for.
 local function with_interrupted(list, token)
   local newest = list and tonumber(string.match(list, '^%d+'))
   if not newest or token - newest > INTERRUPTED_MS or token <= newest then return digits(token) end
@@ -304,7 +304,7 @@ local function with_interrupted(list, token)
   return list
 end
 
--- Why a lease is not held: taken away on purpose, or run out.
+-- Why a lease is not held: revoked, or expired.
 local function lost(token)
   local last = 0
   for text in string.gmatch(redis.call('HGET', META, 'interrupted') or '', '%d+') do
@@ -315,8 +315,8 @@ local function lost(token)
   return 'lost'
 end
 
--- In how many milliseconds a running turn is likely to end: by what turns of the session take, else as long as it has
--- taken; at most what is left of its lease.
+-- Estimated milliseconds until a running turn ends: by the duration of the session's turns, else as long as it has
+-- taken so far; at most the rest of its lease.
 local function ends_in(session)
   local since = now - session.token
   local left = session.took > since and session.took - since or session.took > 0 and session.took or since

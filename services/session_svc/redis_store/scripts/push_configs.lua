@@ -1,5 +1,5 @@
--- Keeps, removes and returns where notices of a turn go: META's `push`, a packed list of turn, id and content, the oldest
--- first. It outlives a turn that leaves no session behind for as long as its journal does (`undo`).
+-- Stores, removes and returns the push configurations of a turn: META's `push`, a packed list of turn, id and content,
+-- oldest first. If the turn leaves no session behind, it lives as long as the turn's journal (`undo`).
 -- Reply ok: configs
 -- Reply missing
 -- Reply full

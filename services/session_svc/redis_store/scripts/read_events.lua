@@ -1,4 +1,4 @@
--- Reads a part of a turn's journal; where there is nothing new and the turn goes on, `waiter_id` is woken by what comes.
+-- Reads a part of a turn's journal; if there is nothing new while the turn runs, `waiter_id` is woken by the next entry.
 -- Reply ok: ended, held, entries
 -- Reply missing
 local turn_id, user, after, waiter_id, max_events, max_bytes, max_watchers = unpack(ARGV)

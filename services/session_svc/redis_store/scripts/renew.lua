@@ -1,5 +1,5 @@
--- Extends a lease that is held; `waiter_id`, where given, is woken when the lease is taken away.
--- `picked_up` says whether another gateway may take the turn over.
+-- Extends a held lease; `waiter_id`, if given, is woken when the lease is revoked.
+-- `picked_up`: whether another gateway may take the turn over.
 -- Reply ok: expire_ms, picked_up
 -- Reply interrupted
 -- Reply cancelled

@@ -1,4 +1,4 @@
--- Finds the stored turn of a request, and takes nothing.
+-- Finds the stored turn of a request, without taking a lease.
 -- Reply replay: number, first, session
 -- Reply none
 local turn_id, agent_uid, user, request, digest = unpack(ARGV)

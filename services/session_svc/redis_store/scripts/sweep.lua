@@ -1,6 +1,6 @@
--- Takes members of sessions that are gone out of an index, unless they were written again since they were read, or so
--- lately that the session may be about to be made. Replies how many.
--- KEYS 1 index. Member and score, by turns, come behind the named arguments.
+-- Removes members of missing sessions from an index, unless they were written again since they were read, or so
+-- recently that the session may be about to be created. Replies the number removed.
+-- KEYS 1 index. Member and score of each follow the named arguments.
 local grace_ms = unpack(ARGV, 1, 1)
 local time = redis.call('TIME')
 local before = time[1] * 1000 - tonumber(grace_ms)

@@ -1,6 +1,6 @@
--- Takes the next turn that waits for a gateway: one that may have lost its own, else one that is queued, of the projects by
--- turns. It is looked at again after `again_ms`, unless somebody says otherwise. `queued` is how many still are.
--- KEYS 1 running: when to look at each turn; 2 queued: turns by their place; 3 shares: counts and last places of projects
+-- Takes the next turn that waits for a gateway: one that may have lost its gateway, else a queued one, by projects
+-- in rotation. It is checked again after `again_ms`, unless that is changed. `queued`: turns left in the queue.
+-- KEYS 1 running: when to check each turn; 2 queued: turns by their place; 3 shares: counts and last places of projects
 -- Reply ok: member, queued
 local again_ms = unpack(ARGV)
 local time = redis.call('TIME')

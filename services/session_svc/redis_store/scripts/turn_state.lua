@@ -1,10 +1,10 @@
--- Returns how far a turn is: 1 queued, 2 running, 3 ended; how many gateways have run it; the first entry of its journal,
--- where it has one, and its last once it has ended. `held`: whether somebody runs it, or may be about to. `request`: what it
+-- Returns the state of a turn: 1 queued, 2 running, 3 ended; how many gateways have run it; the first entry of its journal,
+-- if it has one, and its last once it has ended. `held`: whether a gateway runs it, or may be about to. `request`: what it
 -- can be continued from, if `with_request`.
 -- Reply ok: state, attempt, held, entries, request
 -- Reply missing
 
--- Whoever had the turn when it lost its session has had the time to say how it ended: as long as watches wait for that.
+-- The gateway of a turn that lost its session has had time to report its end: as long as watches wait for it.
 local QUIET_MS = 60000
 local function quiet(record) return now - tonumber(string.match(record.last, '^%d+')) > QUIET_MS end
 

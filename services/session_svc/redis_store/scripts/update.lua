@@ -1,4 +1,4 @@
--- Changes the fields that are given ('-' leaves one as it is). 
+-- Changes the given fields ('-' keeps one). 
 -- Reply ok: session
 -- Reply missing
 local user, metadata, idle_ms, pinned = unpack(ARGV)
