@@ -48,6 +48,8 @@ def test_a_response_is_read_as_it_was_made(parley_system: System, client: openai
     read = client.responses.retrieve(made.id)
     response_of(read.model_dump(mode="json", exclude_unset=True, by_alias=True))
     assert read == made
+    shown: Any = ["message.output_text.logprobs", "message.input_image.image_url"]
+    assert client.responses.retrieve(made.id, include=shown) == made
     items = client.responses.input_items.list(made.id)
     assert [(item.type, item.role, item.content[0].text) for item in items] == [("message", "user", "Hi there")]
     assert made.conversation is not None

@@ -76,18 +76,22 @@ class Authorizer:
         )
         set_current(replace(caller, request_id=request.id.decode("latin-1"), source="http"))
         known = handler.opt[_QUERY]
-        maps = handler.opt.get("maps", ())
+        maps, lists = handler.opt.get("maps", ()), handler.opt.get("lists", ())
         found = Violations()
         for name in connection.query_params:
-            if name not in known and _map_of(name) not in maps:
+            base = _map_of(name)
+            if name not in known and base not in maps and base not in lists:
                 found.add(name, "is not a query parameter of this method")
-            elif len(connection.query_params.getall(name)) > 1:
+            elif name not in lists and base not in lists and len(connection.query_params.getall(name)) > 1:
                 found.add(name, "must be given once")
         found.check()
 
 
 def _map_of(name: str) -> str:
-    """The parameter that `metadata[key]` is a pair of; a route names its own as its option `maps`."""
+    """The parameter that `metadata[key]` is a pair of, or `include[]` an element.
+
+    A route names its own as its options `maps` and `lists`.
+    """
     return name.partition("[")[0] if name.endswith("]") else ""
 
 

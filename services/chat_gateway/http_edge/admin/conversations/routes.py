@@ -86,7 +86,7 @@ async def delete_conversation(
     return ConversationDeleted(id=conversation_id)
 
 
-@get("/v1/conversations/{conversation_id:str}/items", scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/conversations/{conversation_id:str}/items", scope=SESSIONS_READ, lists=INCLUDE)
 async def list_conversation_items(
     conversation_id: FromPath[str],
     deps: Injected,
@@ -106,7 +106,7 @@ async def list_conversation_items(
     return await items.page(after, limit, newest_first=order == "desc")
 
 
-@post("/v1/conversations/{conversation_id:str}/items", status_code=200, scope=SESSIONS_ADMIN, maps=INCLUDE)
+@post("/v1/conversations/{conversation_id:str}/items", status_code=200, scope=SESSIONS_ADMIN, lists=INCLUDE)
 async def create_conversation_items(
     conversation_id: FromPath[str],
     data: JSONBody[NewItems],
@@ -123,7 +123,7 @@ async def create_conversation_items(
     return await ConversationItems(deps, project, session.id, session.user_id).add(given)
 
 
-@get("/v1/conversations/{conversation_id:str}/items/{item_id:str}", scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/conversations/{conversation_id:str}/items/{item_id:str}", scope=SESSIONS_READ, lists=INCLUDE)
 async def get_conversation_item(
     conversation_id: FromPath[str],
     item_id: FromPath[str],

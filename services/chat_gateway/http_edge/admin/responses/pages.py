@@ -10,13 +10,14 @@ from chat_gateway.http_edge.openai.responses.options import INCLUDES
 from servicekit.errors import InvalidArgument, Violation
 
 INCLUDE: Final = ("include",)
-"""The query parameter that lists what to show, which OpenAI's clients send as `include[]`."""
+"""The query parameter that lists what to show, which OpenAI's clients send as `include[]`, once for each."""
 
 
 def includes_of(request: Request[Any, Any, Any], single: str | None) -> frozenset[str]:
     """Returns what a request asks to be shown. Raises `InvalidArgument` for what there is not."""
-    names = [value for name, value in request.query_params.multi_items() if name.startswith("include[")]
-    asked = frozenset((*names, *((single,) if single else ())))
+    given = request.query_params.multi_items()
+    names = [value for name, value in given if name in INCLUDE or name.startswith("include[")]
+    asked = frozenset(name for name in (*names, single) if name)
     unknown = sorted(asked - INCLUDES)
     if unknown:
         raise InvalidArgument([Violation("include", f"{name[:64]!r} is not supported") for name in unknown])

@@ -39,7 +39,7 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _GONE = (Reason.SESSION_NOT_FOUND, Reason.TURN_NOT_FOUND, Reason.INVALID_FIELD)
 
 
-@get("/v1/responses/{response_id:str}", scope=CHAT, or_scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/responses/{response_id:str}", scope=CHAT, or_scope=SESSIONS_READ, lists=INCLUDE)
 async def get_response(
     response_id: FromPath[str],
     deps: Injected,
@@ -89,7 +89,7 @@ async def get_response(
     return Response(whole_response(outcome, echo))
 
 
-@get("/v1/responses/{response_id:str}/input_items", scope=CHAT, or_scope=SESSIONS_READ, maps=INCLUDE)
+@get("/v1/responses/{response_id:str}/input_items", scope=CHAT, or_scope=SESSIONS_READ, lists=INCLUDE)
 async def list_response_input_items(
     response_id: FromPath[str],
     deps: Injected,
