@@ -27,18 +27,7 @@ from chat_gateway.model.turn import (
 from contract.enums import BusyPolicy, Role
 from tests.openai_types import events_of, response_of
 from tests.service.chat_gateway.http_edge.edge import Edge, failing, pieces, whole
-
-WEATHER = {
-    "type": "function",
-    "name": "weather",
-    "description": "Of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    "strict": True,
-}
-
-
-async def ask(edge: Edge, headers: dict[str, str] | None = None, **fields: Any) -> Any:
-    return await edge.client.post("/v1/responses", json={"model": "hello", "input": "Hi"} | fields, headers=headers)
+from tests.service.chat_gateway.http_edge.responses import WEATHER, ask
 
 
 async def test_a_whole_response(edge: Edge) -> None:

@@ -13,6 +13,7 @@ from contract.reasons import Reason
 from servicekit.errors import Code, ServiceError
 from tests.openai_types import events_of, response_of
 from tests.service.chat_gateway.http_edge.edge import STARTED, Edge, failing, outcome
+from tests.service.chat_gateway.http_edge.responses import ask
 
 SAID = (
     Message(Role.ASSISTANT, "I look.", reasoning="hm", tool_calls=(ToolCall("c1", "find", "{}"),)),
@@ -38,10 +39,6 @@ async def replayed(request: TurnRequest, on_started: OnStarted | None, on_delta:
         await on_started(replace(STARTED, replayed=True))
         await on_delta(Delta("I look.\n\nHere."))
     return outcome("I look.\n\nHere.", **STORED)
-
-
-async def ask(edge: Edge, **fields: Any) -> Any:
-    return await edge.client.post("/v1/responses", json={"model": "hello", "input": "Hi"} | fields)
 
 
 def done(events: Sequence[Any]) -> list[Any]:

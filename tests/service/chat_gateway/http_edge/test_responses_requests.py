@@ -15,18 +15,7 @@ from chat_gateway.model.turn import (
 from contract.enums import HistoryPolicy, Role
 from tests.openai_types import response_of
 from tests.service.chat_gateway.http_edge.edge import Edge, failing, whole
-
-WEATHER = {
-    "type": "function",
-    "name": "weather",
-    "description": "Of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    "strict": True,
-}
-
-
-async def ask(edge: Edge, headers: dict[str, str] | None = None, **fields: Any) -> Any:
-    return await edge.client.post("/v1/responses", json={"model": "hello", "input": "Hi"} | fields, headers=headers)
+from tests.service.chat_gateway.http_edge.responses import WEATHER, ask
 
 
 async def test_input_items_are_messages(edge: Edge) -> None:
