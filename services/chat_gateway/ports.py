@@ -204,6 +204,7 @@ class StoredWindow:
     pinned_revision: int
     expire_time: datetime | None
     part_bytes: int = 0
+    user_id: str = ""
 
 
 class SessionReader(Protocol):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from access.binding import may_read_turns
 from access.caller import current, user_token
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.offer import Offer, make_offer, with_note
@@ -11,6 +12,7 @@ from chat_gateway.instances import Instances
 from chat_gateway.instructions import with_instructions
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript
+from chat_gateway.model.not_found import SessionNotFound
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_tool_choice, check_turn_request
 from chat_gateway.model.stored_turn import Begun, Turn
@@ -141,8 +143,11 @@ class PromptPreview:
         if not request.session_id:
             return nothing
         try:
-            return await self._sessions.window(request, config)
+            window = await self._sessions.window(request, config)
+            if not request.user_id and not may_read_turns(current(), "", window.user_id):
+                raise SessionNotFound(request.session_id)
         except ServiceError as error:
             if error.reason == Reason.SESSION_NOT_FOUND and not request.session_must_exist:
                 return nothing
             raise
+        return window

@@ -234,6 +234,21 @@ def test_who_may_chat_reads_the_turns_of_its_user_by_their_ids(
         assert read(backend, one, **{"X-User-ID": "bob"}).status_code == 404, one
         assert code(read(ann, one, **{"X-User-ID": "bob"})) == (403, "user_denied"), one
         assert code(read(stranger, one)) == (403, "scope_missing"), one
+
+    def preview(key: str, **headers: str) -> str:
+        asked = {"model": "hello", "session_id": "anns", "messages": [{"role": "user", "content": "And?"}]}
+        with using(guarded_system, key) as client:
+            answer = client.post("/v1/chat/completions:preview", json=asked, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    with using(guarded_system, ann) as client:
+        said = [{"role": "user", "content": "what Ann said"}]
+        assert chat(client, session_id="anns", messages=said).status_code == 200
+    for shown in (preview(ann), preview(backend, **{"X-User-ID": "ann"})):
+        assert "what Ann said" in shown
+    for hidden in (preview(backend), preview(backend, **{"X-User-ID": "bob"})):
+        assert "what Ann said" not in hidden
     for one in (path, f"/v1/chat/completions/{completion}"):
         with using(guarded_system, ann) as client:
             assert code(client.delete(one)) == (403, "scope_missing")

@@ -276,6 +276,7 @@ class SessionReaderClient:
             session.pinned_revision,
             from_timestamp(session.expire_time),
             session.part_bytes,
+            session.user_id,
         )
 
     async def turns(self, request: TurnRequest) -> tuple[Turn, ...] | None:

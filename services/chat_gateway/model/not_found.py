@@ -29,6 +29,16 @@ class ToolServerNotFound(ServiceError):
         )
 
 
+class SessionNotFound(ServiceError):
+    """The session does not exist, or its turns are not the caller's to see."""
+
+    code = Code.NOT_FOUND
+    reason = Reason.SESSION_NOT_FOUND
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}", metadata={"session_id": session_id})
+
+
 class ModelNotFound(ServiceError):
     """The `model` of an OpenAI client can't be an agent's id."""
 
