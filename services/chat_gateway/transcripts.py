@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import dropwhile, takewhile
+from itertools import chain, dropwhile, takewhile
 from typing import Protocol
 
 from chat_gateway.model.agent_config import AgentConfig
@@ -110,13 +110,13 @@ def _with_ids_of_session(
 
 
 def _last_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    calls: tuple[ToolCall, ...] = ()
+    answers: list[tuple[ToolCall, ...]] = []
     for message in reversed(messages):
-        if message.role is Role.ASSISTANT:
-            calls = message.tool_calls + calls
-        elif calls:
+        if message.role is Role.ASSISTANT and message.tool_calls:
+            answers.append(message.tool_calls)
+        elif message.role is not Role.ASSISTANT and answers:
             break
-    return calls
+    return tuple(chain.from_iterable(reversed(answers)))
 
 
 def _with_system(begun: Begun, request: TurnRequest, first: int) -> Begun:

@@ -114,27 +114,23 @@ def _with_calls_in_one(messages: Iterable[Message]) -> Iterable[Message]:
     """Yields messages, those of the assistant that follow each other as one if they have calls: some clients send the
     text of an answer and each of its calls apart, and the results come behind all of them.
     """
-    before: Message | None = None
+    said: list[Message] = []
+    calls: set[str] = set()
     for message in messages:
         if message.role is not Role.ASSISTANT:
-            if before is not None:
-                yield before
-                before = None
+            if said:
+                yield joined(said)
+                said, calls = [], set()
             yield message
-        elif not (message.tool_calls or _text(message)):
-            continue
-        elif before is not None and _are_of_one_answer(before.tool_calls, message.tool_calls):
-            before = joined(before, message)
-        else:
-            if before is not None:
-                yield before
-            before = message
-    if before is not None:
-        yield before
-
-
-def _are_of_one_answer(first: tuple[ToolCall, ...], second: tuple[ToolCall, ...]) -> bool:
-    return bool(first or second) and {call.id for call in first}.isdisjoint(call.id for call in second)
+        elif message.tool_calls or _text(message):
+            own = {call.id for call in message.tool_calls}
+            if said and not ((calls or own) and calls.isdisjoint(own)):
+                yield joined(said)
+                said, calls = [], set()
+            said.append(message)
+            calls |= own
+    if said:
+        yield joined(said)
 
 
 def _text(message: Message) -> str:

@@ -1,6 +1,6 @@
 """The caller's view of a turn: one answer, with the calls that the caller has to run."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from chat_gateway.model.stored_turn import Turn
@@ -30,17 +30,34 @@ def visible(messages: Sequence[Message], awaiting: Collection[str] = ()) -> Mess
     )
 
 
-def joined(first: Message, second: Message) -> Message:
-    """Returns one message of the assistant's that was written as two, such as its text and its tool calls."""
+def joined(said: Sequence[Message]) -> Message:
+    """Returns one message of the assistant's that was written as several, such as its text and its tool calls."""
+    if len(said) == 1:
+        return said[0]
     return replace(
-        second,
-        content=_joined([first.content, second.content]),
-        refusal=_joined([first.refusal, second.refusal]),
-        reasoning=_joined([first.reasoning, second.reasoning]),
-        tool_calls=first.tool_calls + second.tool_calls,
-        provider_data=second.provider_data or first.provider_data,
-        extra=second.extra or first.extra,
+        said[-1],
+        content=_joined([message.content for message in said]),
+        refusal=_joined([message.refusal for message in said]),
+        reasoning=_joined([message.reasoning for message in said]),
+        tool_calls=tuple([call for message in said for call in message.tool_calls]),
+        provider_data=next((one.provider_data for one in reversed(said) if one.provider_data), said[-1].provider_data),
+        extra=next((one.extra for one in reversed(said) if one.extra), said[-1].extra),
     )
+
+
+def in_one(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yields the messages, those of the assistant that follow each other as one."""
+    said: list[Message] = []
+    for message in messages:
+        if message.role is Role.ASSISTANT:
+            said.append(message)
+            continue
+        if said:
+            yield joined(said)
+            said = []
+        yield message
+    if said:
+        yield joined(said)
 
 
 def agents_part(turn: Turn) -> tuple[Message, ...]:

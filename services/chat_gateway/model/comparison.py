@@ -4,12 +4,11 @@ What clients leave out of an answer with tool calls is no contradiction: its tex
 several calls were of one answer.
 """
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from itertools import groupby
+from collections import Counter
+from collections.abc import Sequence
 
-from chat_gateway.model.answers import joined, said_in
-from chat_gateway.model.history import canonical, canonical_arguments
+from chat_gateway.model.answers import in_one, joined, said_in
+from chat_gateway.model.history import MAX_PIECES, canonical, canonical_arguments
 from chat_gateway.model.stored_turn import Turn
 from chat_gateway.model.turn import Message, ToolCall
 from contract.enums import Role
@@ -34,7 +33,7 @@ def compare(messages: Sequence[Message], turns: Sequence[Turn]) -> tuple[Resent,
     transcript = _Transcript(messages)
     kept, number = 0, 0
     for turn in turns:
-        if not all(map(transcript.has, _in_one(said_in(turn)))):
+        if not all(map(transcript.has, in_one(said_in(turn)))):
             return Resent(kept, number), transcript.next
         number = turn.number
         kept = transcript.taken or kept
@@ -49,7 +48,7 @@ class _Transcript:
         self._end = len(messages)
         self._place = 0
         self._begun = False
-        self._left_out: list[tuple[str, str]] = []
+        self._left_out: Counter[tuple[str, str]] = Counter()
         """The calls of the last answer that the transcript did not have yet."""
 
     @property
@@ -92,27 +91,28 @@ class _Transcript:
         if message.role is not Role.ASSISTANT:
             return None
         end: int | None = None
-        whole: Message | None = None
-        for place in range(self._place, len(self._messages)):
-            one = self._messages[place][1]
-            if one.role is not Role.ASSISTANT:
+        said: list[Message] = []
+        left = Counter(map(_form, message.tool_calls))
+        for place, (_, one) in enumerate(self._messages[self._place : self._place + MAX_PIECES], self._place):
+            calls = Counter(map(_form, one.tool_calls))
+            if one.role is not Role.ASSISTANT or not calls <= left:
                 break
-            whole = one if whole is None else joined(whole, one)
+            left -= calls
+            said.append(one)
+            whole = joined(said)
             if canonical(whole) == form:
                 return place + 1
-            if (left := _left_out(whole, message)) is not None:
+            if whole.tool_calls and _has_no_other_text(whole, message):
                 self._left_out, end = left, place + 1
         return end
 
     def _pass_calls_again(self) -> None:
         """Goes on behind calls of the last answer that the transcript has as another answer, behind a first result."""
         while self._left_out and (one := self._at(self._place)) is not None and is_calls_alone(one):
-            left = list(self._left_out)
-            for call in map(_form, one.tool_calls):
-                if call not in left:
-                    return
-                left.remove(call)
-            self._left_out = left
+            calls = Counter(map(_form, one.tool_calls))
+            if not calls <= self._left_out:
+                return
+            self._left_out -= calls
             self._place += 1
 
 
@@ -121,27 +121,10 @@ def is_calls_alone(message: Message) -> bool:
     return message.role is Role.ASSISTANT and bool(message.tool_calls) and not message.content.strip()
 
 
-def _left_out(theirs: Message, stored: Message) -> list[tuple[str, str]] | None:
-    """Returns the calls that a client left out of an answer; None where it is not this answer."""
-    if not theirs.tool_calls:
-        return None
+def _has_no_other_text(theirs: Message, stored: Message) -> bool:
     text = theirs.content.strip()
-    if text and canonical(Message(Role.ASSISTANT, text)) != canonical(Message(Role.ASSISTANT, stored.content)):
-        return None
-    calls = list(map(_form, stored.tool_calls))
-    for call in map(_form, theirs.tool_calls):
-        if call not in calls:
-            return None
-        calls.remove(call)
-    return calls
+    return not text or canonical(Message(Role.ASSISTANT, text)) == canonical(Message(Role.ASSISTANT, stored.content))
 
 
 def _form(call: ToolCall) -> tuple[str, str]:
     return call.name, canonical_arguments(call.arguments)
-
-
-def _in_one(messages: Sequence[Message]) -> Iterable[Message]:
-    """Yields messages, those of the assistant that follow each other as one."""
-    for by_model, group in groupby(messages, lambda message: message.role is Role.ASSISTANT):
-        said = list(group)
-        yield from [reduce(joined, said)] if by_model else said

@@ -17,7 +17,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from chat_gateway.model.answers import joined
+from chat_gateway.model.answers import in_one, joined
 from chat_gateway.model.parts import MIN_KEPT_CHARACTERS, content_of, identity
 from chat_gateway.model.turn import AudioPart, ImagePart, MediaPart, Message, TextPart, TurnRequest
 from contract.enums import HistoryPolicy, Role
@@ -27,22 +27,15 @@ _BLANK = re.compile(r"\s*")
 _role_of = attrgetter("role")
 EMPTY = bytes(16)
 """The digest of an empty session."""
+MAX_PIECES = 129
+"""Of several messages of the assistant in a row, this many may each be the last one of an answer that was sent apart:
+its text, and 128 calls. Each costs as much as all before it."""
 
 
 def grown(digest: bytes, messages: Iterable[Message]) -> bytes:
     """Returns the digest of the history followed by these messages."""
-    said: Message | None = None
-    before = digest
-    for message in messages:
-        if message.role is not Role.ASSISTANT:
-            said = None
-            digest = _step(digest, message)
-            continue
-        if said is None:
-            said, before = message, digest
-        else:
-            said = joined(said, message)
-        digest = _step(before, said)
+    for message in in_one(messages):
+        digest = _step(digest, message)
     return digest
 
 
@@ -76,15 +69,18 @@ def end_of_history(messages: Sequence[Message], digest: bytes) -> int | None:
 def _end(messages: Sequence[Message], digest: bytes, *, joins: bool) -> int | None:
     now = before_answer = EMPTY
     found = 0 if now == digest else None
-    said: Message | None = None
+    said: list[Message] = []
     for index, message in enumerate(messages, 1):
         before = now
         by_model = message.role is Role.ASSISTANT
         if by_model and joins:
-            before_answer, said = (now, message) if said is None else (before_answer, joined(said, message))
-            now = _step(before_answer, said)
+            before_answer = before_answer if said else now
+            said.append(message)
+            if len(said) > MAX_PIECES and index < len(messages) and messages[index].role is Role.ASSISTANT:
+                continue
+            now = _step(before_answer, joined(said))
         else:
-            said, now = None, _step(now, message)
+            said, now = [], _step(now, message)
         if now == digest and now != before:
             found = index
         elif found == index - 1 and now == before and by_model:

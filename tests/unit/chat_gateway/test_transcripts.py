@@ -1,21 +1,27 @@
 """Clients that send their whole transcript again, with a session: only what is new of it is stored and sent."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.answers import joined
+from chat_gateway.model.comparison import compare
 from chat_gateway.model.errors import HistoryMismatch, SessionFull
 from chat_gateway.model.history import EMPTY, end_of_history, grown
 from chat_gateway.model.stored_turn import Turn
-from chat_gateway.model.turn import ImagePart, Message, TextPart, ToolCall, TurnRequest
+from chat_gateway.model.turn import FinishReason, ImagePart, Message, TextPart, ToolCall, TurnRequest
+from chat_gateway.model.usage import Usage
 from chat_gateway.ports import StoredWindow
 from chat_gateway.preview import PromptPreview
 from contract.enums import HistoryPolicy, Role
 from servicekit.errors import InvalidArgument
 from tests.unit.chat_gateway.world import World, asks
 
+MAX_CPU_SECONDS = 20
+"""In quadratic time it would be minutes."""
 ANSWER = Message(Role.ASSISTANT, "hello")
 
 
@@ -51,6 +57,20 @@ async def test_of_a_transcript_only_what_is_new_is_stored_and_sent_and_no_histor
     assert stored(world) == ["one", "hello", "two", "hello", "three", "hello"]
     assert sent(world) == ["one", "hello", "two", "hello", "three"]
     assert world.sessions.histories == 0
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_answers_in_a_row_are_compared_in_linear_time(calls: bool) -> None:
+    answers = [
+        Message(Role.ASSISTANT, "" if calls else "x", tool_calls=(ToolCall(f"c{number}", "f", "{}"),) if calls else ())
+        for number in range(20_000)
+    ]
+    transcript = [user("one"), *answers, user("two")]
+    turn = Turn("t", (user("one"), joined(answers)), 1, Usage(), FinishReason.STOP, datetime.now(UTC), "m", number=1)
+    begun = time.process_time()
+    assert end_of_history(transcript, grown(EMPTY, transcript)) == len(transcript)
+    assert compare(transcript, [turn])[0].last_turn == int(calls)
+    assert time.process_time() - begun < MAX_CPU_SECONDS
 
 
 async def test_new_messages_alone_and_transcripts_may_come_in_turns() -> None:
