@@ -12,9 +12,11 @@ import grpc
 import pytest
 import redis
 
-from session_svc.redis_client import server
+from session_svc.redis_client import server, url
 from tests.servers.stores import Choice, RedisServer
 from tests.service.session_svc.replica import Replica, refused, replica, texts
+
+pytestmark = pytest.mark.usefixtures("patient_with_stores")
 
 
 @pytest.fixture
@@ -24,13 +26,6 @@ def own_redis(server_choice: Choice, tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.remove()
-
-
-@pytest.fixture(autouse=True)
-def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that stands still is no Redis that does."""
-    monkeypatch.setattr(server, "CONNECT_SECONDS", 20.0)
-    monkeypatch.setattr(server, "REPLY_SECONDS", 20.0)
 
 
 @pytest.fixture
@@ -84,14 +79,19 @@ async def test_waiting_goes_on_over_a_restart(svc: Replica, own_redis: RedisServ
         await waiting
 
 
-async def test_a_frozen_redis_is_away(svc: Replica, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def soon_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that says nothing for 3 s is one that does not answer."""
+    for module, name in ((server, "CONNECT_SECONDS"), (server, "REPLY_SECONDS"), (url, "STEP_SECONDS")):
+        monkeypatch.setattr(module, name, 3.0)
+
+
+async def test_a_frozen_redis_is_away(soon_given_up: None, svc: Replica, own_redis: RedisServer) -> None:
     pid = getattr(own_redis, "pid", None)
     if pid is None:
         pytest.skip("only an embedded server has a process that can be frozen")
     await svc.turn(text="before")
     running = await svc.begin()
-    monkeypatch.setattr(server, "CONNECT_SECONDS", 3.0)
-    monkeypatch.setattr(server, "REPLY_SECONDS", 3.0)
     os.kill(pid, signal.SIGSTOP)
     try:
         begin = asyncio.get_running_loop().time()

@@ -9,20 +9,14 @@ import hiredis
 import pytest
 from redis.crc import key_slot
 
-from session_svc.redis_client import cluster, server
+from session_svc.redis_client import cluster
 from session_svc.redis_client.cluster import ClusterLink
 from session_svc.redis_client.link import RedisUnavailable
 from session_svc.wiring import open_redis
 from tests.unit.session_svc.fake_redis import FakeNode
 
 SLOT = key_slot(b"x")
-
-
-@pytest.fixture(autouse=True)
-def patient_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is busy for a second is no node that is unreachable."""
-    monkeypatch.setattr(server, "CONNECT_SECONDS", 20.0)
-    monkeypatch.setattr(server, "REPLY_SECONDS", 20.0)
+pytestmark = pytest.mark.usefixtures("patient_with_stores")
 
 
 @contextlib.asynccontextmanager

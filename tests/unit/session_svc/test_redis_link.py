@@ -24,7 +24,7 @@ REPLY_SECONDS = 0.4
 
 
 @pytest.fixture(autouse=True)
-def _short_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_bounds(patient_with_stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_server, "REPLY_SECONDS", REPLY_SECONDS)
     monkeypatch.setattr(redis_server, "WATCH_SECONDS", 0.02)
 
@@ -68,6 +68,7 @@ async def test_each_call_has_the_bound_to_itself() -> None:
 
 async def test_a_server_that_does_not_answer_is_left() -> None:
     async with slow_server(60) as link:
+        await link.ping()
         with pytest.raises(RedisUnavailable):
             await link.send(("GET", "x"))
         await link.ping()

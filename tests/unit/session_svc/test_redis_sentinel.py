@@ -34,6 +34,7 @@ def url_of(sentinels: list[FakeNode]) -> str:
     return "redis+sentinel://" + ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels) + "/mine"
 
 
+@pytest.mark.usefixtures("patient_with_stores")
 async def test_most_sentinels_decide_and_those_that_do_not_answer_hold_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -50,6 +51,7 @@ async def test_most_sentinels_decide_and_those_that_do_not_answer_hold_nobody_up
         assert (old.ran, new.ran) == ([], ["ROLE", "GET x"])
 
 
+@pytest.mark.usefixtures("patient_with_stores")
 async def test_a_server_that_is_no_primary_is_not_used_until_another_is_named() -> None:
     async with nodes(3) as [replica, primary, sentinel]:
         replica.answer, primary.answer = role("slave"), role("master")
