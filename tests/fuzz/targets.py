@@ -27,7 +27,8 @@ from chat_gateway.http_edge.wire.turn_headers import TurnHeaders
 from chat_gateway.providers.adapter import BadAnswer, ReportedError
 from chat_gateway.providers.gemini.embeddings import read_embeddings as read_batch
 from chat_gateway.providers.openai.embeddings import read_embeddings
-from chat_gateway.providers.openai.wire import decode_completion, to_usage
+from chat_gateway.providers.openai.usage import to_usage
+from chat_gateway.providers.openai.wire import decode_completion
 from chat_gateway.providers.provider import EmbeddingCall, VectorFormat
 from chat_gateway.providers.sse import EventTooLarge, SseParser
 from chat_gateway.tools.http_operation import BadArgument

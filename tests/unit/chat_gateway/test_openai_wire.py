@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from chat_gateway.model.turn import Usage
-from chat_gateway.providers.openai.wire import MAX_TOKENS, decode_completion, said, to_usage
+from chat_gateway.providers.openai.usage import MAX_TOKENS, to_usage
+from chat_gateway.providers.openai.wire import decode_completion, said
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ _REASONS: Final = {
 """OTHER, MALFORMED_FUNCTION_CALL, MISSING_THOUGHT_SIGNATURE and others are failures, as is any word not known."""
 _UNSAID: Final = "FINISH_REASON_UNSPECIFIED"
 """What some write into every response before the last."""
+_NAMES: Final = {
+    "function_call": "functionCall",
+    "inline_data": "inlineData",
+    "thought_signature": "thoughtSignature",
+}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -158,10 +163,11 @@ class _Answer:
         return Usage(prompt, of("candidatesTokenCount", 0) + thoughts, of("cachedContentTokenCount", 0), thoughts)
 
     def _candidate(self, candidate: dict[str, Any], added: _Added) -> None:
-        for part in listed(mapping(candidate.get("content")).get("parts")):
-            if isinstance(part, dict):
-                self._part(part, added)
-        word = text(candidate.get("finishReason"))
+        for content in map(mapping, listed(candidate.get("content"))):
+            for part in listed(content.get("parts")):
+                if isinstance(part, dict):
+                    self._part(_in_camel_case(part), added)
+        word = text(candidate.get("finishReason")) or text(candidate.get("finish_reason"))
         if word and word.upper() != _UNSAID:
             reason = _REASONS.get(word.upper())
             if reason is None:
@@ -232,3 +238,10 @@ class _Answer:
         added.size += len(call.id) + len(name) + len(call.arguments.encode()) + len(signature)
         self._calls.append(call)
         self._plan.append("call")
+
+
+def _in_camel_case(part: dict[str, Any]) -> dict[str, Any]:
+    """Returns a part by the names that JSON has for its fields; some servers write those of the protos."""
+    if not part.keys() & _NAMES.keys():
+        return part
+    return {_NAMES.get(name, name): value for name, value in part.items()}

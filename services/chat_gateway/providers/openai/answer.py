@@ -23,18 +23,17 @@ from chat_gateway.providers.openai.reasoning_blocks import joined_blocks
 from chat_gateway.providers.openai.request import KEPT_FIELDS, KIND
 from chat_gateway.providers.openai.think_tags import ThinkTags
 from chat_gateway.providers.openai.tool_calls import ToolCalls, whole_calls
+from chat_gateway.providers.openai.usage import grown, to_usage
 from chat_gateway.providers.openai.wire import (
     UpstreamChoice,
     UpstreamCompletion,
     UpstreamMessage,
     calls_of,
     decode_completion,
-    grown,
     one_choice,
     reported_usage,
     said,
     thought,
-    to_usage,
 )
 from chat_gateway.providers.provider import ModelAnswer
 from contract.enums import Role
@@ -52,6 +51,8 @@ def read_answer(body: bytes, model: str, dialect: Dialect, provider: str) -> Mod
     completion = _checked(body)
     choice = one_choice(completion.choices or (), None)
     message = (choice.message or choice.delta) if choice is not None else None
+    if choice is not None and message is None and choice.text is not None:
+        message = UpstreamMessage(content=choice.text)
     if choice is None or message is None:
         raise BadAnswer("a completion without a choice")
     if choice.error and said(choice.error):
@@ -224,6 +225,8 @@ class CompletionStream:
         delta = choice.delta
         if delta is None and choice.message is not None:
             delta = self._beyond(choice.message)
+        if delta is None and choice.text is not None:
+            delta = UpstreamMessage(content=choice.text)
         if delta is not None:
             self._message(delta, added)
         if choice.logprobs:

@@ -95,6 +95,8 @@ class ToolCalls:
         function = piece.function or _NO_FUNCTION
         given_id = piece.id or ""
         name, arguments = function.name or piece.name or "", function.arguments or piece.arguments or ""
+        if not (given_id or name or arguments or self._calls or said(piece.extra_content)):
+            return []  # some send an empty call where there is none
         call = self._call_of(piece.index, given_id, name)
         self.size += len(arguments.encode("utf-8", "replace")) + len(name)
         kept = self._keep(call, piece)

@@ -7,15 +7,12 @@ that are text, lists for texts, `index: null`, NaN, broken UTF-8.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from chat_gateway.model.turn import Usage
 from chat_gateway.providers.adapter import BadAnswer
-
-MAX_TOKENS: Final = 2**31
-"""No model call counts more tokens than this: what a provider says beyond it is not true."""
+from chat_gateway.providers.openai.usage import MAX_TOKENS, CompletionDetails, PromptDetails, UpstreamUsage
 
 Halves = dict[str, str]
 """Halves of surrogate pairs, by what they are of."""
@@ -65,34 +62,6 @@ class UpstreamMessage(msgspec.Struct):
     audio: msgspec.Raw = _ABSENT
 
 
-class PromptDetails(msgspec.Struct):
-    """Where prompt tokens came from, and went to."""
-
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct):
-    """What completion tokens were for."""
-
-    reasoning_tokens: int | None = None
-
-
-class UpstreamUsage(msgspec.Struct):
-    """Token counts."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
-    """DeepSeek's name for cached tokens."""
-    total_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    """Names of OpenAI's other API, which some servers have in this one."""
-
-
 class UpstreamChoice(msgspec.Struct):
     """A choice; we ask for one."""
 
@@ -103,6 +72,8 @@ class UpstreamChoice(msgspec.Struct):
     index: int | None = None
     usage: UpstreamUsage | None = None
     error: msgspec.Raw = _ABSENT
+    text: str | None = None
+    """In place of a message, as completions before there were chats."""
 
 
 class UpstreamGroq(msgspec.Struct):
@@ -161,36 +132,6 @@ def said(raw: msgspec.Raw) -> bytes:
     return text
 
 
-def to_usage(usage: UpstreamUsage | None) -> Usage:
-    """Returns the token counts, each from 0 to `MAX_TOKENS`; zeros for what the provider did not count."""
-    if usage is None:
-        return Usage()
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    cached = prompt.cached_tokens if prompt and prompt.cached_tokens is not None else usage.prompt_cache_hit_tokens
-    asked = usage.input_tokens if usage.prompt_tokens is None else usage.prompt_tokens
-    answered = usage.output_tokens if usage.completion_tokens is None else usage.completion_tokens
-    if answered is None and asked is not None and usage.total_tokens is not None:
-        answered = usage.total_tokens - asked
-    return Usage(
-        _tokens(asked),
-        _tokens(answered),
-        _tokens(cached),
-        _tokens(completion.reasoning_tokens) if completion else 0,
-        _tokens(prompt.cache_write_tokens) if prompt else 0,
-    )
-
-
-def grown(usage: Usage, more: Usage) -> Usage:
-    """Returns the counts of a report added to earlier ones, which stay valid where it has none."""
-    return Usage(
-        more.prompt_tokens or usage.prompt_tokens,
-        more.completion_tokens or usage.completion_tokens,
-        more.cached_tokens or usage.cached_tokens,
-        more.reasoning_tokens or usage.reasoning_tokens,
-        more.cache_write_tokens or usage.cache_write_tokens,
-    )
-
-
 def reported_usage(completion: UpstreamCompletion, choice: UpstreamChoice | None) -> UpstreamUsage | None:
     """Returns the counts of a completion or a chunk, wherever in it they are."""
     if completion.usage is not None:
@@ -210,10 +151,6 @@ def calls_of(message: UpstreamMessage) -> Sequence[UpstreamToolCall]:
 def thought(message: UpstreamMessage) -> str:
     """Returns the reasoning of a message, by whichever name it goes."""
     return message.reasoning_content or message.reasoning or message.thinking or message.reasoning_text or ""
-
-
-def _tokens(count: int | None) -> int:
-    return min(max(count or 0, 0), MAX_TOKENS)
 
 
 def _mended(text: bytes, halves: Halves | None) -> UpstreamCompletion:
@@ -248,19 +185,24 @@ def _choice(choice: Mapping[str, Any], halves: Halves | None) -> UpstreamChoice:
         index=_count(choice.get("index")),
         usage=_usage(choice.get("usage")),
         error=_raw(choice.get("error")),
+        text=_text(choice.get("text")),
     )
 
 
 def _message(message: object, halves: Halves | None) -> UpstreamMessage | None:
+    if isinstance(message, list) and len(message) == 1:
+        message = message[0]
+    if isinstance(message, str):
+        message = {"content": message}
     if not isinstance(message, dict):
         return None
     content, thought = _content(_whole(message.get("content"), halves, "content"))
     return UpstreamMessage(
         content=content,
-        refusal=_text(message.get("refusal")),
+        refusal=_text(message.get("refusal")) or _refusal(message.get("content")),
         tool_calls=[_tool_call(call, halves) for call in _objects(message.get("tool_calls"))],
-        reasoning_content=_text(_whole(message.get("reasoning_content"), halves, "reasoning")) or thought or None,
-        reasoning=_text(message.get("reasoning")),
+        reasoning_content=_thoughts(_whole(message.get("reasoning_content"), halves, "reasoning")) or thought or None,
+        reasoning=_thoughts(message.get("reasoning")),
         thinking=_content(message.get("thinking"))[0],
         reasoning_text=_text(message.get("reasoning_text")),
         function_call=_function(message.get("function_call"), halves, "function_call"),
@@ -292,6 +234,19 @@ def _content(content: object) -> tuple[str | None, str]:
     return "".join(texts), "".join(thoughts)
 
 
+def _thoughts(said: object) -> str | None:
+    """Returns reasoning that may be an object or a list of parts."""
+    if isinstance(said, dict):
+        said = said.get("text") or said.get("content") or said.get("summary")
+    return _content(said)[0] if isinstance(said, list) else _text(said)
+
+
+def _refusal(content: object) -> str | None:
+    """Returns what the parts of type `refusal` among content hold."""
+    parts = [one for one in _objects(content) if one.get("type") == "refusal"]
+    return "".join(_text(part.get("refusal")) or "" for part in parts) or None
+
+
 def _tool_call(call: Mapping[str, Any], halves: Halves | None) -> UpstreamToolCall:
     index = _count(call.get("index")) if call.get("index") is not None else None
     of = f"arguments {call.get('index')}"
@@ -321,7 +276,8 @@ def _groq(said: object) -> UpstreamGroq | None:
 def _usage(usage: object) -> UpstreamUsage | None:
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    prompt = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    completion = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
     return UpstreamUsage(
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),

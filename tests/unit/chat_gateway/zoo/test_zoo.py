@@ -21,13 +21,20 @@ from chat_gateway.providers.settings import ProviderSettings
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import to_status
 from tests.unit.chat_gateway.raw_provider import CALL
-from tests.unit.chat_gateway.zoo import anthropic_rows, gemini_rows, media_rows, openai_piece_rows, openai_rows
+from tests.unit.chat_gateway.zoo import (
+    anthropic_rows,
+    gemini_rows,
+    media_rows,
+    more_rows,
+    openai_piece_rows,
+    openai_rows,
+)
 from tests.unit.chat_gateway.zoo.row import Answered, Fails, Row
 
 KINDS: dict[str, list[Row]] = {
-    "openai": openai_rows.ROWS + openai_piece_rows.ROWS + media_rows.OPENAI,
+    "openai": openai_rows.ROWS + openai_piece_rows.ROWS + media_rows.OPENAI + more_rows.OPENAI,
     "anthropic": anthropic_rows.ROWS,
-    "gemini": gemini_rows.ROWS + media_rows.GEMINI,
+    "gemini": gemini_rows.ROWS + media_rows.GEMINI + more_rows.GEMINI,
 }
 BOUNDS = ProviderBounds(connect=10, first_token=30, between_tokens=30, answer=30, usage_grace=0.05)
 RESET = struct.pack("ii", 1, 0)
