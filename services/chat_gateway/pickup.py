@@ -10,7 +10,7 @@ import structlog
 from access.caller import set_current
 from chat_gateway.ended_tasks import EndedTasks
 from chat_gateway.metrics import PickupMetrics
-from chat_gateway.model.background import ClaimedTurn, ResumableTurn
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed, ResumableTurn
 from chat_gateway.model.errors import TurnHandedOver
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.turn import TurnOutcome
@@ -26,9 +26,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PickupTimes:
-    """In seconds, except the count. Gateways poll at different times: every `interval`, plus or minus half of it."""
+    """In seconds, except the count. session_svc holds a call until there may be a turn. Where it does not, gateways
+    poll at different times: every `interval`, plus or minus half of it.
+    """
 
+    hold: float = 10.0
+    """How long a call may be held: if its replica hangs, no other is asked before its end."""
     interval: float = 1.0
+    min_pause: float = 0.02
+    """The pause after a held call that found no turn."""
     unknown_pause: float = 30.0
     """The pause before retrying a session_svc that does not know the method."""
     max_running: int = 64
@@ -56,37 +62,73 @@ class Pickups:
         self._times = times
         self._metrics = metrics
         self._running: set[asyncio.Task[None]] = set()
-        self._woken = asyncio.Event()
+        self._asking = 0
+        self._claim_from = 0.0
+        self._queued_here = asyncio.Event()
+        self._fits = asyncio.Event()
         metrics.running(lambda: len(self._running))
 
     def wake(self) -> None:
-        """Polls at once, because a turn was queued here."""
-        self._woken.set()
+        """Claims at once, because a turn was queued here."""
+        self._queued_here.set()
 
     async def follow(self) -> None:
-        """Polls for turns until cancelled; takes none while this gateway is stopping or at capacity."""
+        """Takes over turns until cancelled; takes none while this gateway is stopping or at capacity."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._follow_held(), name="turns to take over")
+            both.create_task(self._follow_queued_here(), name="turns queued here")
+
+    async def _follow_held(self) -> None:
         pause = 0.0
         while True:
-            self._woken.clear()
+            self._fits.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._woken.wait()
-            pause = self._times.interval * random.uniform(0.5, 1.5)
-            if len(self._running) >= self._times.max_running or not self._scheduler.has_room:  # none while this stops
-                continue
-            try:
-                claimed = await self._claims.claim()
-            except ServiceError as error:
-                if error.reason == Reason.NOT_IMPLEMENTED:
-                    pause = self._times.unknown_pause
-                continue
-            if claimed is None:
-                continue
-            if claimed.turn is None:
-                await self._leave(claimed)
-                continue
-            self._start(claimed, claimed.turn)
-            pause = 0.0
+                    await self._fits.wait()
+            pause = await self._claim_or_wait()
+
+    async def _follow_queued_here(self) -> None:
+        while True:
+            await self._queued_here.wait()
+            self._queued_here.clear()
+            with contextlib.suppress(ServiceError):
+                while self._may_claim and await self._claim(0.0) is None:
+                    pass
+
+    async def _claim_or_wait(self) -> float:
+        """Takes over a turn, or waits until there may be one; returns the pause before the next claim."""
+        pause = self._times.interval * random.uniform(0.5, 1.5)
+        if not self._may_claim:
+            return pause
+        try:
+            if await self._claim(0.0) is None:
+                return 0.0
+            nothing = await self._claim(self._times.hold)
+        except ServiceError as error:
+            return self._times.unknown_pause if error.reason == Reason.NOT_IMPLEMENTED else pause
+        if nothing is None:
+            return 0.0
+        return self._times.min_pause if nothing.held else pause
+
+    async def _claim(self, hold: float) -> NothingClaimed | None:
+        """Starts a turn that it took over; returns what there was instead."""
+        self._asking += 1
+        try:
+            claimed = await self._claims.claim(hold)
+        finally:
+            self._asking -= 1
+        if isinstance(claimed, NothingClaimed):
+            return claimed
+        if claimed.turn is None:
+            await self._leave(claimed)
+            return NothingClaimed()
+        self._start(claimed, claimed.turn)
+        return None
+
+    @property
+    def _may_claim(self) -> bool:
+        has_room = len(self._running) + self._asking < self._times.max_running and self._scheduler.has_room
+        return has_room and asyncio.get_running_loop().time() >= self._claim_from
 
     async def close(self) -> None:
         """Cancels the turns that still run here, which other gateways take over."""
@@ -101,7 +143,7 @@ class Pickups:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._woken.set()  # another one fits
+        self._fits.set()
 
     async def _run(self, claimed: ClaimedTurn, turn: ResumableTurn) -> None:
         set_current(turn.caller)
@@ -114,7 +156,8 @@ class Pickups:
             outcome = "finished"
         except TurnHandedOver:
             outcome = "handed_over"
-            await asyncio.sleep(self._times.interval)  # it would come back here at once
+            # Otherwise it would come back here at once.
+            self._claim_from = asyncio.get_running_loop().time() + self._times.interval
         except ServiceError as error:
             outcome = "cancelled" if error.reason == Reason.TURN_CANCELLED else "failed"
             log.info("turn_taken_over_failed", reason=error.reason, **fields)

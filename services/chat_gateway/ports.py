@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.background import ClaimedTurn, TurnProgress
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed, TurnProgress
 from chat_gateway.model.journal import JournalEntry, JournalEvent
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn
 from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
@@ -125,8 +125,10 @@ class Sessions(Protocol):
 class Claims(Protocol):
     """Handing turns over between gateways."""
 
-    async def claim(self) -> ClaimedTurn | None:
-        """Takes over a turn that no gateway runs; None if there is none."""
+    async def claim(self, hold: float) -> ClaimedTurn | NothingClaimed:
+        """Takes over a turn that no gateway runs. With `hold`, waits up to so many seconds until a claim may find one,
+        and takes none; a session_svc of the previous release does not wait, and may take one.
+        """
         ...
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:

@@ -6,14 +6,18 @@ import structlog
 
 from contract.reasons import Reason
 from servicekit.errors import DeadlineExceeded, Draining, ServiceError
+from session_svc.claim_waits import ClaimWaits
 from session_svc.metrics import Metrics
-from session_svc.model.journal import ClaimedTurn, TurnProgress, TurnWatch
+from session_svc.model.journal import ClaimedTurn, NothingClaimed, TurnProgress, TurnWatch
 from session_svc.model.turn import Lease
 from session_svc.ports import ClaimStore
 from session_svc.turn_limits import TurnLimiter
 
 LONGEST_CANCEL = 60.0
 """The maximum wait of a cancellation in seconds: by then the lease of a lost gateway has expired."""
+LONGEST_HOLD = 60.0
+HOLD_MARGIN = 0.15
+"""Seconds before the caller's deadline at which a held call is answered."""
 FIRST_LOOK, MAX_PAUSE = 0.02, 0.5
 KEEP_UP_SECONDS = 0.5
 
@@ -23,8 +27,9 @@ log = structlog.get_logger(__name__)
 class Claims:
     """Manages turns without a gateway, and cancellations."""
 
-    def __init__(self, store: ClaimStore, limits: TurnLimiter, metrics: Metrics) -> None:
+    def __init__(self, store: ClaimStore, limits: TurnLimiter, metrics: Metrics, waits: ClaimWaits) -> None:
         self._store = store
+        self._waits = waits
         self._limits = limits
         self._metrics = metrics
         self._draining = asyncio.Event()
@@ -34,13 +39,22 @@ class Claims:
         await self._store.hand_over(lease, queued=queued)
         if lease.limits:
             await self._limits.free(lease)
+        self._waits.handed_over()
         self._metrics.handed_over(queued=queued)
 
-    async def claim(self) -> ClaimedTurn | None:
-        """Takes over a turn that no gateway runs, if there is one."""
+    async def claim(self, hold: float | None, time_left: float | None) -> ClaimedTurn | NothingClaimed:
+        """Takes over a turn that no gateway runs, if there is one.
+
+        With `hold`, takes none, but returns once a claim may find one, and at most so many seconds later. `time_left`
+        is what the caller gives, in seconds.
+        """
+        if hold is not None:
+            patience = min(hold, LONGEST_HOLD, LONGEST_HOLD if time_left is None else time_left - HOLD_MARGIN)
+            return NothingClaimed(held=patience > 0 and await self._waits.wait(patience))
         claimed = await self._store.claim()
-        if claimed is not None:
-            self._metrics.claimed(again=claimed.attempt > 1)
+        if claimed is None:
+            return NothingClaimed(held=False)
+        self._metrics.claimed(again=claimed.attempt > 1)
         return claimed
 
     async def cancel(self, watch: TurnWatch, time_left: float | None) -> None:
@@ -88,3 +102,4 @@ class Claims:
     def drain(self) -> None:
         """Ends every wait; callers continue at another replica."""
         self._draining.set()
+        self._waits.drain()

@@ -121,13 +121,20 @@ class ClaimStore(Protocol):
     """Turns that gateways can take over, and the states of turns."""
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
-        """Releases the lease for another gateway; the session stays the turn's. Idempotent.
+        """Releases the lease for another gateway; the session stays the turn's. Idempotent, for a queued turn even if
+        another gateway has taken it since.
 
         Raises `LeaseLost`, `TurnInterrupted`, `TurnCancelled`; `ProjectQueueFull` where it is to be queued.
         """
 
     async def claim(self) -> ClaimedTurn | None:
         """Takes over a turn that no gateway runs; None if none was found immediately."""
+
+    async def next_due(self) -> float | None:
+        """Returns in how many seconds a turn may be taken over, 0 for now; None if none is known. Changes nothing.
+
+        Earlier if another turn is handed over meanwhile, and later if the turn's gateway renews its lease.
+        """
 
     async def cancel(self, watch: TurnWatch) -> bool:
         """Ends the turn, or asks its gateway to; returns whether it has ended. Raises `TurnNotFound`."""

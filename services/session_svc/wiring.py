@@ -24,6 +24,7 @@ from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 from session_svc.audited_sessions import RECORDED, AuditedSessions
 from session_svc.branches import Branches
+from session_svc.claim_waits import ClaimWaits
 from session_svc.claims import Claims
 from session_svc.clients.audit_log import AuditClient
 from session_svc.clients.config_feed import ConfigClient
@@ -106,7 +107,8 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         audited = access.authenticator is not None
         served = AuditedSessions(stores.sessions, stores.agents, metrics, AuditClient(channel)) if audited else sessions
         journals = Journals(stores.journals, max_watches=max(settings.max_concurrent_rpcs // 2, 1))
-        claims = Claims(stores.claims, turn_limits, metrics)
+        waits = ClaimWaits(stores.claims, max_waits=max(settings.max_concurrent_rpcs // 4, 1))
+        claims = Claims(stores.claims, turn_limits, metrics, waits)
         branches = Branches(turns, stores.sessions)
         servicer = TurnServicer(turns, branches, journals, stores.parts, claims, stores.push_configs)
         streams = make_streams(servicer)
@@ -134,6 +136,7 @@ async def build(settings: SessionSettings, metrics: Metrics | None = None) -> As
         if access.keys is not None:
             background.keep("access watch", functools.partial(keys.follow, access.keys, key_times(settings)))
         background.keep("waiting turns", claims.keep_up)
+        background.keep("turns to claim", waits.look_out)
         background.keep("index sweeper", Sweeper(stores.sessions, stores.index_additions, metrics).run)
         metrics_port = await stack.enter_async_context(_metrics_serving(settings, health, server))
         yield {"grpc_port": server.port, "metrics_port": metrics_port or 0}

@@ -1,6 +1,7 @@
 """session_svc's TurnService and SessionService as the ports `Claims` and `StoredTurns`."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
@@ -9,8 +10,9 @@ from chat_gateway.convert.begun_turns import lease_from_proto, lease_to_proto
 from chat_gateway.convert.journal import event_from_proto
 from chat_gateway.convert.messages import turn_from_proto
 from chat_gateway.convert.resumption import resumable_from_bytes
+from chat_gateway.convert.times import to_duration
 from chat_gateway.model.answers import agents_part, pending_approvals, visible
-from chat_gateway.model.background import ClaimedTurn, TurnProgress, TurnStatus
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed, TurnProgress, TurnStatus
 from chat_gateway.model.journal import TurnBegun
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.turn import FinishReason, TurnOutcome
@@ -31,16 +33,17 @@ _STATUSES = {
 
 
 class ClaimClient:
-    """`timeout` bounds each call, in seconds, except the wait for the end of a turn."""
+    """`timeout` bounds each call, in seconds, except for the waits for a turn, and for the end of one."""
 
     def __init__(self, stubs: Stubs, *, timeout: float) -> None:
         self._turns = stubs.turns
         self._timeout = timeout
 
-    async def claim(self) -> ClaimedTurn | None:
-        response = await call(self._turns.ClaimTurn, pb.ClaimTurnRequest(), timeout=self._timeout, peer=SESSION_SVC)
+    async def claim(self, hold: float) -> ClaimedTurn | NothingClaimed:
+        request = pb.ClaimTurnRequest(hold=to_duration(timedelta(seconds=hold)) if hold else None)
+        response = await call(self._turns.ClaimTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
         if not response.HasField("lease"):
-            return None
+            return NothingClaimed(held=response.held)
         lease = replace(
             lease_from_proto(response.lease), journaled=True, goes_on=True, attempt=max(response.attempt, 1)
         )
@@ -48,7 +51,7 @@ class ClaimClient:
             return ClaimedTurn(lease, resumable_from_bytes(response.request))
         except Exception as error:  # a fault of one must not prevent the takeover of others
             log.error("turn_not_understood", turn_id=lease.turn_id, exc_info=error)
-            return None
+            return NothingClaimed()
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
         request = pb.HandOverTurnRequest(lease=lease_to_proto(lease), queued=queued)

@@ -31,6 +31,13 @@ class ClaimedTurn:
     turn: ResumableTurn | None
 
 
+@value
+class NothingClaimed:
+    """There was no turn to take over; `held`: the call waited for one, and the next may follow at once."""
+
+    held: bool = False
+
+
 class TurnStatus(enum.StrEnum):
     """The state of a turn."""
 

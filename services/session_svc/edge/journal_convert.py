@@ -18,6 +18,7 @@ from session_svc.model.journal import (
     ClaimedTurn,
     JournalEvent,
     NewEvents,
+    NothingClaimed,
     TurnProgress,
     TurnStage,
     TurnWatch,
@@ -107,13 +108,10 @@ def events_on_the_wire(events: Sequence[JournalEvent], session_id: str) -> bytes
     return b"".join(pieces)
 
 
-def nothing_claimed() -> bytes:
-    """Returns a serialized ClaimTurnResponse without a turn."""
-    return b""
-
-
-def claimed_on_the_wire(claimed: ClaimedTurn) -> bytes:
+def claimed_on_the_wire(claimed: ClaimedTurn | NothingClaimed) -> bytes:
     """Returns a serialized ClaimTurnResponse."""
+    if isinstance(claimed, NothingClaimed):
+        return turn_service_pb2.ClaimTurnResponse(held=claimed.held).SerializeToString()
     return turn_service_pb2.ClaimTurnResponse(
         lease=turns_convert.lease_message(claimed.lease), request=claimed.request, attempt=claimed.attempt
     ).SerializeToString()

@@ -88,8 +88,8 @@ class TurnServicer:
         return pb.HandOverTurnResponse()
 
     async def ClaimTurn(self, request: pb.ClaimTurnRequest, context: Context) -> bytes:
-        claimed = await self._claims.claim()
-        return journal_convert.nothing_claimed() if claimed is None else journal_convert.claimed_on_the_wire(claimed)
+        hold = seconds(request.hold) if request.HasField("hold") else None
+        return journal_convert.claimed_on_the_wire(await self._claims.claim(hold, context.time_remaining()))
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.CancelTurnResponse:
         watch = journal_convert.turn_watch(request)

@@ -75,6 +75,13 @@ class ClaimedTurn:
     attempt: int
 
 
+@value
+class NothingClaimed:
+    """There was no turn to take over; `held`: the call waited, and the next one may follow at once."""
+
+    held: bool
+
+
 class TurnStage(enum.Enum):
     """The state of a turn."""
 

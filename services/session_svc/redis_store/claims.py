@@ -90,6 +90,10 @@ class RedisClaims:
                     await self._waiting.look_again(member, NEVER)
         return None
 
+    async def next_due(self) -> float | None:
+        ms = await self._waiting.next_due()
+        return None if ms is None else ms / 1000
+
     async def cancel(self, watch: TurnWatch) -> bool:
         reply = await self._cancel(watch)
         ended = type(reply) is replies.Ended

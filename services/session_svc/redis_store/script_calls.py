@@ -269,6 +269,10 @@ class TakeDue(NamedTuple):
     again_ms: int
 
 
+class NextDue(NamedTuple):
+    """next_due.lua."""
+
+
 class Enqueue(NamedTuple):
     """enqueue.lua."""
 
@@ -338,14 +342,14 @@ SessionCall: TypeAlias = (
 )
 IndexCall: TypeAlias = Sweep
 LimitCall: TypeAlias = LimitTake | LimitKeep | LimitFree
-WaitingCall: TypeAlias = TakeDue | Enqueue | LookAgain
+WaitingCall: TypeAlias = TakeDue | NextDue | Enqueue | LookAgain
 Call: TypeAlias = SessionCall | IndexCall | LimitCall | WaitingCall
 
 SESSION_CALLS: tuple[type[SessionCall], ...] = (
     Begin, Renew, Commit, Abort, AppendEvents, ReadEvents, HandOver, Claim, Cancel, TurnState, PushConfigs, Leave,
     Create, Read, Update, Adopt, Keep, Cut, Delete, Append, AppendParts, Confirm, Replayed,
 )  # fmt: skip
-OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree, TakeDue, Enqueue, LookAgain)
+OTHER_CALLS: tuple[type[Call], ...] = (Sweep, LimitTake, LimitKeep, LimitFree, TakeDue, NextDue, Enqueue, LookAgain)
 
 
 def script_of(call: type[Call]) -> str:

@@ -84,6 +84,12 @@ class WaitingTurns:
         due: replies.Due = reply_of(calls.TakeDue, answer)
         return due.member, due.queued
 
+    async def next_due(self) -> int | None:
+        """Returns in how many milliseconds `take` has a turn, as far as is known; None where none is. Takes nothing."""
+        ms: int
+        [ms] = await self._scripts.run(self._scripts.waiting_command(calls.NextDue()))
+        return None if ms < 0 else ms
+
     async def look_again(self, member: str | bytes, ms: int) -> None:
         """Has the turn looked at in `ms`, or, with `NEVER`, not any more."""
         await self._scripts.run(self._scripts.waiting_command(calls.LookAgain(member, ms)))

@@ -218,6 +218,28 @@ async def test_a_turn_that_loses_one_gateway_after_the_other_is_given_up(bench: 
     await bench.turn("t2")
 
 
+async def test_a_queued_turn_is_handed_over_again_after_it_was_taken(bench: Bench) -> None:
+    """The answer of the first call was lost, and another gateway was quicker than the second."""
+    lease = (await begun(bench)).lease
+    await claims(bench).hand_over(lease, queued=True)
+    taken = await claimed(bench)
+    await claims(bench).hand_over(lease, queued=True)
+    assert await claims(bench).claim() is None, "it runs"
+    await bench.turns.renew(taken.lease)
+    await bench.commit(await bench.begun("t1"), end_event=b"end")
+    await claims(bench).hand_over(lease, queued=True)
+    assert await claims(bench).claim() is None
+    await bench.turn("t2")
+
+
+async def test_a_turn_that_ended_before_it_was_queued_is_not(bench: Bench) -> None:
+    lease = (await begun(bench)).lease
+    await bench.begun("t2", busy=BusyPolicy.INTERRUPT)
+    await lose_gateway(bench)
+    with pytest.raises((LeaseLost, TurnInterrupted)):
+        await claims(bench).hand_over(lease, queued=True)
+
+
 async def test_queued_turns_of_several_projects_take_turns(bench: Bench) -> None:
     for number in range(3):
         await queued(bench, f"a{number}", f"s{number}", project="a")

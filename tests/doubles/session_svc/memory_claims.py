@@ -26,6 +26,8 @@ class MemoryClaims:
         pickup = stored.pickup if stored is not None and stored.turn_id == lease.turn_id else None
         if stored is not None and stored.token == lease.token + 1 and pickup is not None and pickup.released:
             return
+        if queued and self._went_on(stored, lease):
+            return
         try:
             pickup = self._handed_over(stored, lease)
         except LeaseLost:
@@ -39,6 +41,11 @@ class MemoryClaims:
         stored.until_ms, stored.token, stored.waiter_id = state.now(), lease.token + 1, ""
         if waiting not in state.queued:
             state.running[waiting] = state.now()
+
+    def _went_on(self, stored: Stored | None, lease: Lease) -> bool:
+        journal = self._journal((lease.key, lease.turn_id))
+        runs = stored is not None and stored.turn_id == lease.turn_id and stored.pickup and stored.token > lease.token
+        return journal is not None and bool(runs or journal.token > lease.token)
 
     def _handed_over(self, stored: Stored | None, lease: Lease) -> Pickup:
         is_last = stored is not None and (stored.token, stored.turn_id) == (lease.token, lease.turn_id)
@@ -60,6 +67,12 @@ class MemoryClaims:
             else:
                 self._state.running[waiting] = self._state.now() + found
         return None
+
+    async def next_due(self) -> float | None:
+        state = self._state
+        if state.queued:
+            return 0.0
+        return max(min(state.running.values()) - state.now(), 0) / 1000 if state.running else None
 
     def _claimed(self, waiting: Waiting) -> ClaimedTurn | int | None:
         """Returns the turn, in how many milliseconds to look again, or None."""

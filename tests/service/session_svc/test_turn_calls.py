@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from parley.session.v1 import message_pb2
 from parley.session.v1 import turn_service_pb2 as pb
 from session_svc.branches import Branches
+from session_svc.claim_waits import ClaimWaits
 from session_svc.claims import Claims
 from session_svc.edge.turn_servicer import TurnServicer, make_streams
 from session_svc.journal import Journals
@@ -67,7 +68,7 @@ async def test_a_plain_turn_calls_no_more_python_than_it_did(bench: Bench) -> No
         Branches(turns, bench.sessions),
         Journals(bench.journals),
         None,  # type: ignore[arg-type]
-        Claims(bench.claims, limits, metrics),
+        Claims(bench.claims, limits, metrics, ClaimWaits(bench.claims, max_waits=1)),
         None,  # type: ignore[arg-type]
     )
     caller: Any = Caller()

@@ -17,7 +17,7 @@ from chat_gateway.clients.claim_client import ClaimClient
 from chat_gateway.clients.stubs import make_stubs
 from chat_gateway.leases import HeldLease, LeaseTimes
 from chat_gateway.metrics import PickupMetrics
-from chat_gateway.model.background import ClaimedTurn, ResumableTurn, TurnProgress, TurnStatus
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed, ResumableTurn, TurnProgress, TurnStatus
 from chat_gateway.model.errors import TurnHandedOver
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
@@ -39,11 +39,11 @@ class FakeClaims:
         self.asked: list[tuple[str, ...]] = []
         self.claims = 0
 
-    async def claim(self) -> ClaimedTurn | None:
+    async def claim(self, hold: float) -> ClaimedTurn | NothingClaimed:
         self.claims += 1
         if self.error is not None:
             raise self.error
-        return None
+        return NothingClaimed()
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
         self.handed_over.append(lease.turn_id)
@@ -110,7 +110,7 @@ async def test_an_older_session_svc_says_that_it_does_not_know_the_methods() -> 
     lease = Lease("p", "s", "t", 7, datetime.now(UTC))
     async with older_session_svc() as claims:
         calls: list[Any] = [
-            claims.claim(),
+            claims.claim(1.0),
             claims.hand_over(lease, queued=True),
             claims.cancel("p", "s", "", "t", 5),
             claims.progress("p", "s", "", "t"),

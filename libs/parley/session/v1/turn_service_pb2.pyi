@@ -860,12 +860,22 @@ class ClaimTurnRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HOLD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hold(self) -> _duration_pb2.Duration:
+        """Optional. Take over nothing, and answer after this long, or once there may be a turn, for which the next call is: so
+        a gateway learns of one without polling, and takes none with it that is lost while it waits. At most 60 s, and the
+        call's own time. Releases before this one take over a turn and answer at once, as without it.
+        """
+
     def __init__(
         self,
+        *,
+        hold: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -880,10 +890,15 @@ class ClaimTurnResponse(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     request: _builtins.bytes
     """What the gateway that began it wrote (`TurnBegun.request`)."""
     attempt: _builtins.int
     """Which try of the turn this is, from 1."""
+    held: _builtins.bool
+    """Without a lease: whether the call was held as it asked for, so that the next one may follow at once. Not set by a
+    replica that stops, holds too many calls already, or is of an earlier release.
+    """
     @_builtins.property
     def lease(self) -> Global___TurnLease:
         """Not set where no turn waits for a gateway."""
@@ -894,10 +909,11 @@ class ClaimTurnResponse(_message.Message):
         lease: Global___TurnLease | None = ...,
         request: _builtins.bytes = ...,
         attempt: _builtins.int = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "lease", b"lease", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "held", b"held", "lease", b"lease", "request", b"request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

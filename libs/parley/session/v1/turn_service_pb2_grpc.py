@@ -190,8 +190,9 @@ class TurnServiceServicer:
 
     def ClaimTurn(self, request, context):
         """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
-        projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
-        is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+        projects by turns. Answers at once, without a lease where there is none (but see `hold`). A turn that has lost its
+        gateway too often is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over
+        again a lease later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,8 +74,9 @@ class TurnServiceStub:
     """
     ClaimTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ClaimTurnRequest, _turn_service_pb2.ClaimTurnResponse]
     """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
-    projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
-    is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+    projects by turns. Answers at once, without a lease where there is none (but see `hold`). A turn that has lost its
+    gateway too often is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over
+    again a lease later.
     """
     CancelTurn: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]
     """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
@@ -152,8 +153,9 @@ class TurnServiceAsyncStub(TurnServiceStub):
     """
     ClaimTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ClaimTurnRequest, _turn_service_pb2.ClaimTurnResponse]  # type: ignore[assignment]
     """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
-    projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
-    is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+    projects by turns. Answers at once, without a lease where there is none (but see `hold`). A turn that has lost its
+    gateway too often is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over
+    again a lease later.
     """
     CancelTurn: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.CancelTurnRequest, _turn_service_pb2.CancelTurnResponse]  # type: ignore[assignment]
     """Ends a turn that is queued or under way with TURN_CANCELLED, and answers once it has ended, however it ended; with
@@ -281,8 +283,9 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_turn_service_pb2.ClaimTurnResponse, _abc.Awaitable[_turn_service_pb2.ClaimTurnResponse]]:
         """Takes over a turn that nobody runs: one whose lease has run out or was handed over, or one that was queued, of the
-        projects by turns. Answers at once, without a lease where there is none. A turn that has lost its gateway too often
-        is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over again a lease later.
+        projects by turns. Answers at once, without a lease where there is none (but see `hold`). A turn that has lost its
+        gateway too often is ended with TURN_GIVEN_UP instead. Not safe to retry, but what a lost answer had is taken over
+        again a lease later.
         """
 
     @_abc_1.abstractmethod

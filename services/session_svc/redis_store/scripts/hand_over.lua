@@ -9,7 +9,13 @@ local session = load()
 if session and session.turn == turn_id and session.token == token + 1 and pickup_of(session).released then return {'ok'} end
 -- If its lease has expired meanwhile, it is still the last that ran the turn.
 local is_last = session and session.token == token and session.turn == turn_id
-if not is_last or not session.pickup then return {lost(token)} end
+if not is_last or not session.pickup then
+  -- A queued turn that went on under a later lease was handed over by a call whose answer was lost.
+  local record = queued == '1' and journal().of(turn_id)
+  local runs = session and session.turn == turn_id and session.pickup and session.token > token
+  if record and (runs or record.token > token) then return {'ok'} end
+  return {lost(token)}
+end
 local pickup = pickup_of(session)
 if pickup.ms == 0 then return {'lost'} end
 if pickup.cancelled then return {'cancelled'} end

@@ -1,0 +1,107 @@
+"""When a gateway asks for turns to take over."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from chat_gateway.metrics import PickupMetrics
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed
+from chat_gateway.model.stored_turn import Lease
+from chat_gateway.pickup import Pickups, PickupTimes
+from servicekit.supervision import cancel_and_wait
+from tests.unit.chat_gateway.world import World
+
+TURN = ClaimedTurn(Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1)), None)
+"""Of a later release: it is handed over at once, which shows that it was claimed."""
+
+
+class HoldingClaims:
+    """Has the turns of `now`, and answers a held call with what a test puts into `answers`."""
+
+    def __init__(self, *now: ClaimedTurn) -> None:
+        self.answers: asyncio.Queue[ClaimedTurn | NothingClaimed] = asyncio.Queue()
+        self.now = list(now)
+        self.holds: list[float] = []
+        self.handed_over: list[str] = []
+
+    async def claim(self, hold: float) -> ClaimedTurn | NothingClaimed:
+        self.holds.append(hold)
+        if hold:
+            return await self.answers.get()
+        return self.now.pop() if self.now else NothingClaimed()
+
+    async def hand_over(self, lease: Lease, *, queued: bool) -> None:
+        self.handed_over.append(lease.turn_id)
+
+
+@contextlib.asynccontextmanager
+async def following(claims: Any, world: World | None = None, **times: Any) -> AsyncIterator[Pickups]:
+    """A gateway that takes over turns."""
+    world, journals = world or World(), None
+    metrics = PickupMetrics(CollectorRegistry())
+    pickups = Pickups(world.runner, claims, journals, world.scheduler, PickupTimes(**times), metrics)  # type: ignore[arg-type]
+    task = asyncio.create_task(pickups.follow())
+    await settled()
+    try:
+        yield pickups
+    finally:
+        await cancel_and_wait(task)
+
+
+async def settled() -> None:
+    """Lets everything run that waits for no time."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_an_idle_gateway_has_one_call_that_is_held() -> None:
+    claims = HoldingClaims()
+    async with following(claims, hold=10.0, interval=60.0, min_pause=0.0):
+        assert claims.holds == [0.0, 10.0]
+        claims.now.append(TURN)
+        claims.answers.put_nowait(NothingClaimed(held=True))
+        await settled()
+        assert claims.holds == [0.0, 10.0, 0.0, 10.0], "it claims at once"
+        assert claims.handed_over == ["t"]
+
+
+async def test_a_session_svc_that_holds_no_calls_is_asked_once_in_an_interval() -> None:
+    claims = HoldingClaims()
+    async with following(claims, hold=10.0, interval=60.0, min_pause=0.0):
+        claims.answers.put_nowait(NothingClaimed(held=False))
+        await settled()
+        assert claims.holds == [0.0, 10.0]
+
+
+async def test_a_turn_that_an_earlier_release_gives_for_a_held_call_is_taken_over() -> None:
+    claims = HoldingClaims()
+    async with following(claims, hold=10.0, interval=60.0):
+        claims.answers.put_nowait(TURN)
+        await settled()
+        assert claims.handed_over == ["t"]
+
+
+async def test_a_turn_that_is_queued_here_is_claimed_at_once_beside_the_held_call() -> None:
+    claims = HoldingClaims()
+    async with following(claims, hold=10.0, interval=60.0) as pickups:
+        claims.now.append(TURN)
+        pickups.wake()
+        await settled()
+        assert claims.holds == [0.0, 10.0, 0.0]
+        assert claims.handed_over == ["t"]
+
+
+async def test_a_gateway_that_stops_claims_nothing() -> None:
+    world, claims = World(), HoldingClaims()
+    async with following(claims, world, hold=10.0, interval=0.0, min_pause=0.0) as pickups:
+        await world.scheduler.drain(0)
+        claims.now.append(TURN)
+        claims.answers.put_nowait(NothingClaimed(held=True))
+        pickups.wake()
+        await settled()
+        assert claims.holds == [0.0, 10.0]
+        assert claims.handed_over == []
