@@ -1,6 +1,7 @@
 """2,000 turns whose callers leave when they like: what the processes hold in the end is what they held before."""
 
 import asyncio
+import gc
 import os
 import random
 import re
@@ -107,6 +108,7 @@ async def many_turns(system: BreakableSystem, number: int, seed: int) -> dict[st
 
     async with httpx.AsyncClient(base_url=system.http_url, timeout=60, trust_env=False, limits=limits) as client:
         await asyncio.gather(*(caller(client) for _ in range(AT_ONCE)))
+    gc.collect()
     return counts
 
 
@@ -131,6 +133,8 @@ async def come_down(what: str, count: Callable[[], int], most: int) -> None:
         await asyncio.sleep(0.2)
 
 
+# httpx leaves a connection open that was being made when its caller left; it is collected here, not in another test.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_two_thousand_turns_with_callers_that_leave_hold_nothing_back(system: BreakableSystem) -> None:
     system.model.default = Behaviour(chunk_delay=0.004, delay=0.004)
     gateway, watched = system.gateways[0], [system.gateways[0], system.session, system.config]
