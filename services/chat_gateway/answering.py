@@ -53,10 +53,11 @@ class Answering:
             async with self._equipped(turn, config, begun) as (shown, toolbox):
                 return await self._respond(turn, config, shown, toolbox)
 
-    async def answer_with_journal(
+    @asynccontextmanager
+    async def journal(
         self, turn: StartedTurn, config: AgentConfig, begun: Begun, lease: HeldLease, asked: TurnRequest
-    ) -> Answer:
-        """Returns what the agent does, each step of which is written before anything follows from it."""
+    ) -> AsyncIterator[TurnJournal]:
+        """Yields the journal of the turn."""
 
         def first_entry() -> TurnBegun | TurnResumed:
             if turn.resumed:
@@ -71,15 +72,19 @@ class Answering:
             turn.on_delta,
             resumable=turn.request.resumable,
         )
-        written = replace(turn, on_started=journal.on_started, on_delta=journal.on_delta, sink=journal)
         try:
-            if turn.resumed:
-                await journal.go_on()
-            answer = await self.answer(written, config, begun)
-            await journal.finish()
-            return answer
+            yield journal
         finally:
             await journal.close()
+
+    async def answer_with_journal(
+        self, turn: StartedTurn, config: AgentConfig, begun: Begun, journal: TurnJournal
+    ) -> Answer:
+        """Returns what the agent does, each step of which is written before anything follows from it."""
+        written = replace(turn, on_started=journal.on_started, on_delta=journal.on_delta, sink=journal)
+        if turn.resumed:
+            await journal.go_on()
+        return await self.answer(written, config, begun)
 
     @asynccontextmanager
     async def _equipped(

@@ -14,24 +14,30 @@ MAX_PENDING = 256
 
 
 class CoalescedDeltas:
-    """An `OnDelta` that joins pieces within `INTERVAL` of the previous message into one."""
+    """An `OnDelta` that joins pieces within `INTERVAL` of the previous message into one. With `joins_first`, pieces
+    that arrive together with the first are joined with it.
+    """
 
-    def __init__(self, send: Callable[[list[Delta]], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[list[Delta]], Awaitable[None]], *, joins_first: bool = False) -> None:
         self._send = send
+        self._joins_first = joins_first
         self._pending: list[Delta] = []
         self._flush: asyncio.Task[None] | None = None
         self._first = True
         self._finishing = asyncio.Event()
 
     async def __call__(self, delta: Delta) -> None:
-        """Adds the next piece."""
-        if self._first:
-            self._first = False
+        """Adds the next piece. Raises the error of an earlier message."""
+        first, self._first = self._first, False
+        if first and not self._joins_first:
             await self._send([delta])
             return
         self._pending.append(delta)
         if self._flush is None or self._flush.done():
-            self._flush = asyncio.get_running_loop().create_task(self._send_soon())
+            if self._flush is not None:
+                self._flush.result()
+            send = self._send_all() if first else self._send_soon()
+            self._flush = asyncio.get_running_loop().create_task(send)
         elif len(self._pending) >= MAX_PENDING:
             await asyncio.shield(self._flush)
 
@@ -42,6 +48,12 @@ class CoalescedDeltas:
             await self._flush
         await self._send_pending()
         self._finishing.clear()
+
+    async def take(self) -> list[Delta]:
+        """Returns the buffered pieces instead of sending them. Raises the error of an earlier message."""
+        pending, self._pending = self._pending, []
+        await self.flush()  # what is being sent
+        return pending
 
     async def close(self) -> None:
         """Drops the buffered pieces. Idempotent; must always be called."""
@@ -54,6 +66,9 @@ class CoalescedDeltas:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL):
                 await self._finishing.wait()
+        await self._send_all()
+
+    async def _send_all(self) -> None:
         # Pieces that arrive during a write are sent with the next message, without waiting for another piece.
         while self._pending:
             await self._send_pending()

@@ -8,7 +8,7 @@ from itertools import groupby
 from chat_gateway.agents.toolbox import Steps
 from chat_gateway.coalescing import CoalescedDeltas
 from chat_gateway.leases import HeldLease
-from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun
+from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, TurnBegun, UnwrittenEntries
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
@@ -24,8 +24,8 @@ class TurnJournal:
     """The journal of one turn: the sink of its steps, and a layer before its caller. It begins with the first tool call
     or, for a resumable turn, with its start; then each piece of the answer is written before it goes to the caller,
     with its event id. A failed write ends the turn; without journals in session_svc (an older release) only turns that
-    ask for one end. Consecutive entries are written together. After a takeover, the journal continues with an entry for
-    it.
+    ask for one end. Consecutive entries are written together, the last ones with the commit. After a takeover, the
+    journal continues with an entry for it.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class TurnJournal:
         """Whether session_svc is of a release without journals, and the turn runs as it did then."""
         self._held: list[JournalEntry] = []
         """Written together with the next entry."""
+        self._rest: Delta | None = None
+        """The end of the answer, which is written with the commit."""
         self._one_at_a_time = asyncio.Lock()
-        self._pieces = CoalescedDeltas(self._pass_on) if resumable and on_delta is not None else None
+        self._pieces = CoalescedDeltas(self._pass_on, joins_first=True) if resumable and on_delta is not None else None
 
     @property
     def on_started(self) -> OnStarted | None:
@@ -64,12 +66,25 @@ class TurnJournal:
         """Records that this gateway has taken over the turn."""
         await self._append()
 
-    async def finish(self) -> None:
-        """Writes held entries, and writes and passes on the rest of the answer."""
-        if self._pieces is not None:
-            await self._pieces.flush()
-        if self._held:
-            await self._append()
+    async def finish(self) -> UnwrittenEntries | None:
+        """Returns what is still to be written, with the commit; `committed` then passes it on."""
+        pieces = await self._pieces.take() if self._pieces is not None else []
+        if not self._count:
+            if self._held:
+                await self._append()
+            return None
+        # Activity is already in the journal.
+        activity = max((place for place, delta in enumerate(pieces, 1) if delta.activity is not None), default=0)
+        if activity:
+            await self._pass_on(pieces[:activity])
+        self._rest = merged(pieces[activity:]) if pieces[activity:] else None
+        entries = (*self._held, self._rest) if self._rest is not None else tuple(self._held)
+        return UnwrittenEntries(self._count + 1, entries) if entries else None
+
+    async def committed(self, event_id: str) -> None:
+        """Passes on the rest of the answer, which was written with this id."""
+        if self._rest is not None and self._on_delta is not None:
+            await self._on_delta(replace(self._rest, event_id=event_id))
 
     async def close(self) -> None:
         """Drops the rest. Idempotent; must always be called."""

@@ -18,7 +18,7 @@ from chat_gateway.model.errors import (
     TurnHandedOver,
     TurnQueueFull,
 )
-from chat_gateway.model.journal import JournalEntry, TurnBegun
+from chat_gateway.model.journal import JournalEntry, TurnBegun, UnwrittenEntries
 from chat_gateway.model.stored_turn import Committed, Lease, Turn
 from chat_gateway.ports import Sessions
 from chat_gateway.turn_stop import TurnStop
@@ -141,7 +141,9 @@ class HeldLease:
         if abort is not None:
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
-    async def commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+    async def commit(
+        self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes, rest: UnwrittenEntries | None = None
+    ) -> Committed:
         """Stores the turn. An unknown outcome is resolved by repeating the commit within a bound. After that, raises
         the last error if repeating the request is safe (it has an id), else `CommitUnresolved`. The turn's timeout no
         longer applies; a cancellation of the task does, as `CommitCutShort` if repeating is not safe.
@@ -149,24 +151,28 @@ class HeldLease:
         await self._stop.disarm()
         self._committing = True
         try:
-            return await self._commit(turn, config, request_id, digest)
+            return await self._commit(turn, config, request_id, digest, rest)
         except asyncio.CancelledError:
             if request_id:
                 raise
             raise CommitCutShort from None
 
-    async def _commit(self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+    async def _commit(
+        self, turn: Turn, config: AgentConfig, request_id: str, digest: bytes, rest: UnwrittenEntries | None
+    ) -> Committed:
         times, loop = self._times, asyncio.get_running_loop()
         give_up = loop.time() + times.commit_resolve
         while True:
             try:
-                committed = await self._sessions.commit(self._lease, turn, config, request_id, digest)
+                committed = await self._sessions.commit(self._lease, turn, config, request_id, digest, rest)
             except ServiceError as error:
-                if error.code not in UNREACHABLE:
+                # An older replica may not know journals: another is asked.
+                unknown = rest is not None and error.reason == Reason.NOT_IMPLEMENTED
+                if error.code not in UNREACHABLE and not unknown:
                     raise
                 if loop.time() >= give_up:
                     # Clients retry after "unavailable" by themselves: without an id this could store the turn twice.
-                    if request_id:
+                    if request_id or unknown:
                         raise
                     raise CommitUnresolved from error
                 await asyncio.sleep(times.retry_pause)

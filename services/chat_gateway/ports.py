@@ -7,7 +7,7 @@ from typing import Protocol
 
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.background import ClaimedTurn, NothingClaimed, TurnProgress
-from chat_gateway.model.journal import JournalEntry, JournalEvent
+from chat_gateway.model.journal import JournalEntry, JournalEvent, UnwrittenEntries
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn
 from chat_gateway.model.tool_servers import ToolServer, ToolServerTest
 from chat_gateway.model.turn import Kept, Message, TurnLimit, TurnOutcome, TurnRequest
@@ -106,8 +106,16 @@ class Sessions(Protocol):
         """
         ...
 
-    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        """Stores the turn whole. Safe to repeat with the same turn."""
+    async def commit(
+        self,
+        lease: Lease,
+        turn: Turn,
+        config: AgentConfig,
+        request_id: str,
+        digest: bytes,
+        rest: UnwrittenEntries | None = None,
+    ) -> Committed:
+        """Stores the turn whole, and the rest of its journal before its end. Safe to repeat with the same turn."""
         ...
 
     async def abort(self, lease: Lease, error: ServiceError | None = None) -> None:

@@ -10,6 +10,7 @@ from chat_gateway.agents.toolbox import CallMetrics, Steps, Toolboxes
 from chat_gateway.answering import Answering
 from chat_gateway.digest import request_digest
 from chat_gateway.instances import Instances
+from chat_gateway.journal import TurnJournal
 from chat_gateway.leases import HeldLease, LeaseTimes
 from chat_gateway.metrics import TurnMetrics
 from chat_gateway.model.agent_config import AgentConfig
@@ -20,7 +21,7 @@ from chat_gateway.model.not_found import AgentNotFound
 from chat_gateway.model.pairing import check_results_of_session, continues
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds, check_size, check_tool_choice, check_turn_request
 from chat_gateway.model.stored_turn import Begun, Lease
-from chat_gateway.model.turn import OnDelta, OnStarted, TurnOutcome, TurnRequest
+from chat_gateway.model.turn import Answer, OnDelta, OnStarted, TurnOutcome, TurnRequest
 from chat_gateway.observed_turn import ObservedTurn
 from chat_gateway.outcomes import outcome_of, replay, stateless_outcome, turn_to_store
 from chat_gateway.ports import Configs, Sessions
@@ -156,11 +157,28 @@ class TurnRunner:
         if continues(turn.request.messages):
             check_results_of_session(turn.request.messages, begun.window, first)
         if keeps_journal(turn, config):
-            answer = await self._answering.answer_with_journal(turn, config, begun, lease, asked)
-        else:
-            answer = await self._answering.answer(turn, config, begun)
+            async with self._answering.journal(turn, config, begun, lease, asked) as journal:
+                answer = await self._answering.answer_with_journal(turn, config, begun, journal)
+                return await self._commit(turn, config, begun, lease, answer, cut_after, journal)
+        answer = await self._answering.answer(turn, config, begun)
+        return await self._commit(turn, config, begun, lease, answer, cut_after)
+
+    async def _commit(
+        self,
+        turn: StartedTurn,
+        config: AgentConfig,
+        begun: Begun,
+        lease: HeldLease,
+        answer: Answer,
+        cut_after: int | None,
+        journal: TurnJournal | None = None,
+    ) -> TurnOutcome:
+        """Stores the turn, with the rest of its journal."""
         stored = turn_to_store(turn, config.revision, begun, answer, cut_after)
-        committed = await lease.commit(stored, config, turn.request.request_id, turn.digest)
+        rest = await journal.finish() if journal is not None else None
+        committed = await lease.commit(stored, config, turn.request.request_id, turn.digest, rest)
+        if journal is not None:
+            await journal.committed(committed.event_id)
         outcome = outcome_of(
             stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time
         )

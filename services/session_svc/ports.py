@@ -73,7 +73,8 @@ class TurnStore(Protocol):
     async def commit(self, commit: CommitTurn) -> Committed:
         """Stores the turn and frees the lease, both or neither. A repeat answers the same and stores nothing.
 
-        Raises `LeaseLost`, `TurnInterrupted`, `SessionFull`, `SessionPartsFull`: nothing of the turn is stored then.
+        Raises `LeaseLost`, `TurnInterrupted`, `JournalFull`, `SessionFull`, `SessionPartsFull`: nothing of the turn is
+        stored then.
         """
 
     async def abort(self, lease: Lease, end_event: bytes = b"") -> None:

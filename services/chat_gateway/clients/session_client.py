@@ -26,7 +26,7 @@ from chat_gateway.convert.messages import turn_from_proto, turn_to_proto
 from chat_gateway.convert.times import from_timestamp, to_duration
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.history import is_transcript, new_part
-from chat_gateway.model.journal import JournalEntry
+from chat_gateway.model.journal import JournalEntry, UnwrittenEntries
 from chat_gateway.model.pairing import continues
 from chat_gateway.model.parts import content_of, media_parts
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
@@ -153,7 +153,15 @@ class SessionClient:
         response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
         return replace(lease, expire_time=from_timestamp(response.expire_time))
 
-    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+    async def commit(
+        self,
+        lease: Lease,
+        turn: Turn,
+        config: AgentConfig,
+        request_id: str,
+        digest: bytes,
+        rest: UnwrittenEntries | None = None,
+    ) -> Committed:
         request = pb.CommitTurnRequest(
             lease=lease_to_proto(lease),
             turn=turn_to_proto(turn, self._keep_from),
@@ -167,12 +175,18 @@ class SessionClient:
             request.cut_after_turn = turn.cut_after
         if lease.journaled:
             request.end_event.CopyFrom(committed_to_proto(turn))
-        contents = self._contents(turn)
+        contents, event_id = self._contents(turn), ""
+        if rest is not None:
+            appended = await self._append(lease, rest.first, rest.entries, None if contents else request)
+            event_id = appended.last_event_id
+            if appended.HasField("committed"):
+                stored = appended.committed
+                return Committed(stored.turn_number, from_timestamp(stored.expire_time), event_id)
         if contents:
             response = await self._commit_large(request, contents)
         else:
             response = await self._turns.call(COMMIT, request, timeout=self._timeout)
-        return Committed(response.turn_number, from_timestamp(response.expire_time))
+        return Committed(response.turn_number, from_timestamp(response.expire_time), event_id)
 
     def _contents(self, turn: Turn) -> dict[bytes, str]:
         """Returns what is given beside the turn, by digest."""
@@ -202,13 +216,18 @@ class SessionClient:
         await self._turns.call(ABORT, request, timeout=self._timeout)
 
     async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        return (await self._append(lease, first, entries)).last_event_id
+
+    async def _append(
+        self, lease: Lease, first: int, entries: Sequence[JournalEntry], commit: pb.CommitTurnRequest | None = None
+    ) -> pb.AppendTurnEventsResponse:
         request = pb.AppendTurnEventsRequest(
-            lease=lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries)
+            lease=lease_to_proto(lease), first_sequence=first, events=map(entry_to_proto, entries), commit=commit
         )
         if lease.attempt > 1:
             for event in request.events:
                 event.attempt = lease.attempt
-        return (await self._turns.call(APPEND, request, timeout=self._timeout)).last_event_id
+        return await self._turns.call(APPEND, request, timeout=self._timeout)
 
 
 class PartClient:

@@ -49,6 +49,14 @@ JournalEntry = TurnBegun | TurnResumed | ToolsListed | Delta | CallStarted | Cal
 
 
 @value
+class UnwrittenEntries:
+    """The rest of a turn's journal, which is committed with the turn; `first` as for `Sessions.append`."""
+
+    first: int
+    entries: tuple[JournalEntry, ...]
+
+
+@value
 class JournalEvent:
     """An entry of the journal, or the end of the turn; watching continues after `id`."""
 

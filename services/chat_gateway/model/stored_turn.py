@@ -117,3 +117,5 @@ class Committed:
 
     turn_number: int
     expire_time: datetime
+    event_id: str = ""
+    """That of the last journal entry that was committed with the turn."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
@@ -25,6 +26,7 @@ from session_svc.model.journal import (
     UnheardEnd,
 )
 from session_svc.model.session import SessionKey
+from session_svc.model.turn import CommitTurn
 
 _EVENTS_TAG = bytes_tag(turn_service_pb2.WatchTurnResponse.EVENTS_FIELD_NUMBER)
 _BEGUN_TAG = bytes_tag(turn_service_pb2.GetTurnStateResponse.BEGUN_FIELD_NUMBER)
@@ -66,6 +68,20 @@ def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
     found.check()
     begun, denied = _decided_calls(request.events)
     return NewEvents(held, request.first_sequence, events, to_go_on_with, begun, denied)
+
+
+def commit_with(new: NewEvents, request: turn_service_pb2.AppendTurnEventsRequest) -> CommitTurn:
+    """Returns the commit of a turn with its last events. Raises `InvalidArgument`, `MessageTooLarge`."""
+    found = Violations()
+    if new.request or new.begun_calls or new.denied_calls:
+        found.add("events", "must be events of a turn that has begun, and of its steps, where `commit` is given")
+    if not request.commit.HasField("end_event"):
+        found.add("commit.end_event", "required")
+    if request.commit.parts:
+        found.add("commit.parts", "must be empty: contents need CommitTurn")
+    found.check()
+    request.commit.lease.CopyFrom(request.lease)
+    return replace(turns_convert.commit_turn(request.commit), events=new.events, first_event=new.first)
 
 
 def _decided_calls(events: Sequence[turn_event_pb2.TurnEvent]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -80,8 +80,13 @@ class TurnServicer:
     async def AppendTurnEvents(
         self, request: pb.AppendTurnEventsRequest, context: Context
     ) -> pb.AppendTurnEventsResponse:
-        last = await self._journals.append(journal_convert.new_events(request))
-        return pb.AppendTurnEventsResponse(last_event_id=last)
+        new = journal_convert.new_events(request)
+        if not request.HasField("commit"):
+            return pb.AppendTurnEventsResponse(last_event_id=await self._journals.append(new))
+        committed = await self._turns.commit(journal_convert.commit_with(new, request))
+        return pb.AppendTurnEventsResponse(
+            last_event_id=committed.event_id, committed=convert.committed_message(committed)
+        )
 
     async def HandOverTurn(self, request: pb.HandOverTurnRequest, context: Context) -> pb.HandOverTurnResponse:
         await self._claims.hand_over(convert.lease(request.lease), queued=request.queued)

@@ -151,6 +151,10 @@ class CommitTurn:
     """Ends the turn's journal, where it has one."""
     parts: tuple[PartContent, ...] = ()
     """The contents that the turn refers to, each once."""
+    events: tuple[bytes, ...] = ()
+    """Added to the turn's journal before its end."""
+    first_event: int = 0
+    """The number of the first of them, as `NewEvents.first`."""
 
 
 @value
@@ -159,6 +163,8 @@ class Committed:
 
     turn_number: int
     expire_ms: int
+    event_id: str = ""
+    """That of the last event that was committed with the turn."""
 
 
 @value

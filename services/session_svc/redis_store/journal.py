@@ -13,7 +13,8 @@ from session_svc.model.errors import (
 )
 from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch, UnheardEnd
 from session_svc.model.session import SessionBounds
-from session_svc.redis_client.link import RedisUnavailable
+from session_svc.model.turn import Lease
+from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.script_replies import reply_of
@@ -56,12 +57,7 @@ class RedisJournals:
             calls=json.dumps([new.begun_calls, new.denied_calls]) if new.begun_calls or new.denied_calls else "",
         )
         command = self._scripts.command(lease.key, call, *new.events)
-        if new.request:
-            await self._waiting.note_now(lease)
-        try:
-            [answer] = await self._scripts.run(command)
-        except RedisUnavailable:
-            [answer] = await self._scripts.run(command)
+        answer = await (self._begun(lease, command) if new.request else self._added(command))
         match reply_of(calls.AppendEvents, answer):
             case replies.EventsAdded(event_id):
                 return event_id.decode()
@@ -72,6 +68,24 @@ class RedisJournals:
             case replies.Cancelled():
                 raise TurnCancelled(lease.key.session_id)
         raise LeaseLost(lease.key.session_id)
+
+    async def _begun(self, lease: Lease, command: Command) -> Reply:
+        """Notes first that the turn is to be looked at when its lease should have ended, in the same round trip. Where
+        that can't be written, the turn's renewals note it.
+        """
+        try:
+            _, answer = await self._scripts.run_in_order([self._waiting.command(lease)], [command])
+        except (RedisUnavailable, RedisFault):
+            self._waiting.note(lease)
+            return await self._added(command)
+        return answer
+
+    async def _added(self, command: Command) -> Reply:
+        try:
+            [answer] = await self._scripts.run(command)
+        except RedisUnavailable:
+            [answer] = await self._scripts.run(command)
+        return answer
 
     async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
         call = calls.ReadEvents(

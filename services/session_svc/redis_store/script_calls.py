@@ -44,7 +44,7 @@ class Renew(NamedTuple):
 class Commit(NamedTuple):
     """commit.lua. `turn` and `flags` are as `turn_codec.body_of` returns them; `-` cuts nothing.
 
-    The digests and contents of the turn's parts come behind.
+    The journal's last events come behind, then the digests and contents of the turn's parts.
     """
 
     token: int
@@ -72,6 +72,9 @@ class Commit(NamedTuple):
     end_event: bytes
     keep_ms: int
     max_part_bytes: int
+    max_bytes: int
+    first_event: int
+    events: int
 
 
 class Abort(NamedTuple):

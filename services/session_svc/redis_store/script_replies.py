@@ -143,6 +143,7 @@ class CommitOk(NamedTuple):
     number: int
     expire_ms: int
     children: int
+    event_id: bytes
 
 
 class Interrupted(NamedTuple):
@@ -315,6 +316,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"ok": CommitOk,
         b"interrupted": Interrupted,
         b"lost": Lost,
+        b"full": JournalFull,
         b"session_full": SessionIsFull,
         b"parts_full": PartsFull,
     },

@@ -8,6 +8,7 @@ from contract.errors import SessionAgentMismatch
 from session_svc.model.errors import (
     AgentDeleted,
     IdempotencyKeyReused,
+    JournalFull,
     LeaseLost,
     SessionBusy,
     SessionFull,
@@ -189,12 +190,14 @@ class RedisTurns:
                 await self._children.keep(commit.lease.key, reply.expire_ms)
             if commit.end_event:
                 self._waiting.forget(commit.lease)
-            return Committed(reply.number, reply.expire_ms)
+            return Committed(reply.number, reply.expire_ms, reply.event_id.decode())
         match reply:
             case replies.SessionIsFull():
                 raise SessionFull(session_id, self._limits.turns_per_session)
             case replies.PartsFull():
                 raise SessionPartsFull(session_id, self._limits.part_bytes)
+            case replies.JournalFull():
+                raise JournalFull(commit.lease.turn_id, self._limits.journal.max_bytes)
             case replies.Interrupted():
                 raise TurnInterrupted(session_id)
         raise LeaseLost(session_id)
@@ -292,9 +295,12 @@ class RedisTurns:
             end_event=commit.end_event,
             keep_ms=limits.journal.keep_ms,
             max_part_bytes=limits.part_bytes,
+            max_bytes=limits.journal.max_bytes,
+            first_event=commit.first_event,
+            events=len(commit.events),
         )
         contents = [one for part in commit.parts for one in (part.digest, part.content)] if commit.parts else ()
-        return self._scripts.command(commit.lease.key, call, *contents)
+        return self._scripts.command(commit.lease.key, call, *commit.events, *contents)
 
     async def _outcome(
         self, turn: BeginTurn, answer: Any, elements: list[bytes]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from session_svc.model.errors import ProjectQueueFull
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import Lease
-from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable
+from session_svc.redis_client.link import Command, RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
 from session_svc.redis_store.indexes import now_ms
@@ -29,19 +29,16 @@ class WaitingTurns:
         self._running: dict[str, int] = {}
         self._ended: set[str] = set()
 
-    async def note_now(self, lease: Lease) -> None:
-        """Has the turn looked at when its lease should have ended; where that can't be written, its renewals do."""
-        try:
-            await self._scripts.run(("ZADD", WAITING_KEYS[0], now_ms() + self._bounds.lease_ms, member_of(lease)))
-        except (RedisUnavailable, RedisFault):
-            self.note(lease)
+    def command(self, lease: Lease) -> Command:
+        """Returns what has the turn looked at when its lease should have ended."""
+        return ("ZADD", WAITING_KEYS[0], now_ms() + self._bounds.lease_ms, member_of(lease))
 
     async def note_at_once(self, lease: Lease) -> None:
         """Makes a turn that no gateway runs due now, unless it is already."""
         await self._scripts.run(("ZADD", WAITING_KEYS[0], "NX", now_ms(), member_of(lease)))
 
     def note(self, lease: Lease) -> None:
-        """As `note_now`, soon."""
+        """Runs `command`, soon."""
         if len(self._running) < MAX_NOTED:
             self._running[member_of(lease)] = now_ms() + self._bounds.lease_ms
 

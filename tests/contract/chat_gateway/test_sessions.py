@@ -9,13 +9,16 @@ from typing import Any
 import grpc
 import pytest
 
+from callstream.client import CallStreamClient
 from chat_gateway.clients.session_client import SessionClient
 from chat_gateway.clients.turn_calls import turn_calls
 from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.journal import TurnBegun, UnwrittenEntries, event_place
 from chat_gateway.model.stored_turn import Begun, Lease, Turn
-from chat_gateway.model.turn import FinishReason, Message, TurnLimit, TurnRequest, Usage
+from chat_gateway.model.turn import Delta, FinishReason, Message, TurnLimit, TurnRequest, Usage
 from chat_gateway.ports import Sessions
 from contract.enums import BusyPolicy, Role
+from parley.session.v1.turn_service_pb2 import AppendTurnEventsRequest, WatchTurnRequest
 from servicekit.errors import ServiceError
 from tests.doubles.chat_gateway.sessions import FakeSessions
 from tests.service.session_svc.replica import replica
@@ -81,6 +84,46 @@ async def test_what_is_committed_is_what_the_next_turn_sees(sessions: Sessions) 
     assert second.lease is not None
     assert second.lease.token > first.lease.token
     assert await commit(sessions, second.lease, "two") == 2
+
+
+async def test_the_rest_of_a_journal_is_committed_with_its_turn(sessions: Sessions) -> None:
+    lease = await leased(sessions, "t1")
+    begun = TurnBegun(CONFIG.id, 1, True, datetime.now(UTC), b"request")
+    first = await sessions.append(lease, 1, [begun])
+    held, rest = replace(lease, journaled=True), UnwrittenEntries(2, (Delta("h"), Delta("i!")))
+    stored = await sessions.commit(held, turn("t1"), CONFIG, "", b"", rest)
+    again = await sessions.commit(held, turn("t1"), CONFIG, "", b"", rest)
+    assert (stored.turn_number, stored.event_id) == (again.turn_number, again.event_id)
+    assert event_place(stored.event_id) > event_place(first)
+
+
+async def test_a_replica_that_does_not_know_commits_with_events_is_given_them_apart(redis_url: str) -> None:
+    async with (
+        replica(redis_url) as served,
+        grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel,
+        turn_calls(channel).open() as calls,
+    ):
+        sessions = SessionClient(OlderReplica(calls), timeout=10, wait_timeout=20)
+        lease = await leased(sessions, "t1")
+        await sessions.append(lease, 1, [TurnBegun(CONFIG.id, 1, True, datetime.now(UTC), b"request")])
+        rest = UnwrittenEntries(2, (Delta("hi!"),))
+        stored = await sessions.commit(replace(lease, journaled=True), turn("t1"), CONFIG, "", b"", rest)
+        watched = served.turns.WatchTurn(WatchTurnRequest(session_id="s", turn_id="t1"), timeout=30)
+        events = [event async for page in watched for event in page.events]
+    assert [event.WhichOneof("event") for event in events] == ["begun", "delta", "ended"]
+    assert (stored.turn_number, stored.event_id) == (1, events[1].id)
+
+
+class OlderReplica(CallStreamClient):
+    """Calls a replica that does not know a field of the requests."""
+
+    def __init__(self, calls: CallStreamClient) -> None:
+        self._calls = calls
+
+    async def call(self, method: Any, request: Any, *, timeout: float) -> Any:
+        if isinstance(request, AppendTurnEventsRequest):
+            request.ClearField("commit")
+        return await self._calls.call(method, request, timeout=timeout)
 
 
 async def test_a_session_that_is_made_has_an_id_of_its_own(sessions: Sessions) -> None:

@@ -185,6 +185,8 @@ class Bench:
         history_digest: bytes = b"",
         cut_after: int | None = None,
         end_event: bytes = b"",
+        events: tuple[bytes, ...] = (),
+        first_event: int = 0,
     ) -> Committed:
         """Commits a turn whose bytes are its id."""
         return await self.turns.commit(
@@ -198,6 +200,8 @@ class Bench:
                 history_digest=history_digest,
                 cut_after=cut_after,
                 end_event=end_event,
+                events=events,
+                first_event=first_event,
             )
         )
 

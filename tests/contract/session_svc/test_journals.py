@@ -59,6 +59,35 @@ async def test_a_commit_ends_it_with_what_only_the_commit_knows(bench: Bench) ->
     assert data(await read(bench)) == [b"a", b"end"]
 
 
+async def test_the_last_events_come_with_the_commit_each_once(bench: Bench) -> None:
+    begun = await bench.begun("t1")
+    await append(bench, begun, b"a", b"b")
+    committed = await bench.commit(begun, end_event=b"end", events=(b"b", b"c"), first_event=2)
+    page = await read(bench)
+    assert (data(page), page.ended) == ([b"a", b"b", b"c", b"end"], True)
+    assert committed.event_id == page.events[2].id
+    assert await bench.commit(begun, end_event=b"end", events=(b"b", b"c"), first_event=2) == committed
+    assert data(await read(bench)) == [b"a", b"b", b"c", b"end"]
+
+
+async def test_events_that_have_no_room_keep_their_turn_from_being_stored(bench: Bench) -> None:
+    begun = await bench.begun("t1")
+    await append(bench, begun, b"a")
+    with pytest.raises(JournalFull):
+        await bench.commit(begun, end_event=b"end", events=(b"x" * JOURNAL.max_bytes,), first_event=2)
+    assert data(await read(bench)) == [b"a"]
+    assert (await bench.commit(begun, end_event=b"end")).turn_number == 1
+
+
+async def test_the_events_of_a_lease_that_is_lost_are_not_added(bench: Bench) -> None:
+    begun = await bench.begun("t1")
+    await append(bench, begun, b"a")
+    await bench.begun("t2", busy=BusyPolicy.INTERRUPT)
+    with pytest.raises(TurnInterrupted):
+        await bench.commit(begun, end_event=b"end", events=(b"b",), first_event=2)
+    assert b"b" not in data(await read(bench))
+
+
 async def test_an_abort_ends_it_and_a_session_that_was_made_for_it_goes(bench: Bench) -> None:
     begun = await bench.begun("t1")
     await append(bench, begun, b"a")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from chat_gateway.limits import held
 from chat_gateway.model.agent_config import AgentConfig
-from chat_gateway.model.journal import CallRecorded, JournalEntry
+from chat_gateway.model.journal import CallRecorded, JournalEntry, UnwrittenEntries
 from chat_gateway.model.pairing import continues, task_of
 from chat_gateway.model.stored_turn import Begun, Committed, Lease, Turn, begun_stateless
 from chat_gateway.model.tools import CallStarted, ToolOutcome
@@ -170,7 +170,15 @@ class FakeSessions:
                 return replace(lease, expire_time=datetime.now(UTC) + LEASE)
             await self._changed(session, left)
 
-    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
+    async def commit(
+        self,
+        lease: Lease,
+        turn: Turn,
+        config: AgentConfig,
+        request_id: str,
+        digest: bytes,
+        rest: UnwrittenEntries | None = None,
+    ) -> Committed:
         self.commits += 1
         if self.commit_errors:
             raise self.commit_errors.pop(0)
@@ -183,6 +191,8 @@ class FakeSessions:
                 if not stored:
                     del self.turns[lease.session_id]
                 raise
+            if rest is not None:
+                await self.append(lease, rest.first, rest.entries)
             if turn.cut_after is not None:
                 del stored[turn.cut_after :]
             stored.append(turn)
@@ -193,7 +203,8 @@ class FakeSessions:
             self._release(session, lease)
             if lease.journaled:
                 self.ended[turn.id] = turn
-        return Committed(numbers[0], datetime.now(UTC) + timedelta(minutes=30))
+        event_id = f"1-{len(self.journals.get(lease.turn_id, ()))}"
+        return Committed(numbers[0], datetime.now(UTC) + timedelta(minutes=30), event_id)
 
     async def append(self, lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
         if self.append_errors:

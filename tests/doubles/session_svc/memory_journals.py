@@ -1,11 +1,9 @@
 """Journals in memory: the twin of the Redis adapter."""
 
-from session_svc.model.errors import JournalFull, TurnCancelled, TurnNotFound
-from session_svc.model.journal import JournalEvent, JournalPage, NewEvents, TurnWatch
-from tests.doubles.session_svc.memory_state import Journal, MemoryState, Pickup
+from session_svc.model.errors import TurnCancelled, TurnNotFound
+from session_svc.model.journal import JournalPage, NewEvents, TurnWatch
+from tests.doubles.session_svc.memory_state import MemoryState
 from tests.doubles.session_svc.memory_turns import MemoryTurns, lost
-
-ENTRY_OVERHEAD = 64
 
 
 class MemoryJournals:
@@ -23,30 +21,13 @@ class MemoryJournals:
             raise lost(stored, lease)
         if stored.pickup is not None and stored.pickup.cancelled:
             raise TurnCancelled(lease.key.session_id)
-        journals = state.journals.setdefault(lease.key, {})
-        bounds = state.limits.journal
-        for turn_id, old in list(journals.items()):
-            if turn_id != lease.turn_id and 0 < old.ended_ms <= state.now() - bounds.keep_ms:
-                del journals[turn_id]
-        journal = journals.setdefault(lease.turn_id, Journal(stored.session.user_id, lease.token))
-        known = journal.sequence if journal.token == lease.token else 0
-        events = new.events[max(known - new.first + 1, 0) :]
-        added = sum(len(event) + ENTRY_OVERHEAD for event in events)
-        for turn_id in [turn_id for turn_id in journals if turn_id != lease.turn_id]:
-            if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
-                del journals[turn_id]
-        if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
-            raise JournalFull(lease.turn_id, bounds.max_bytes)
         if new.request:
             state.running[lease.key, lease.turn_id] = state.now() + state.limits.lease_ms
-        if new.request and not journal.events:
-            journal.request, stored.pickup = new.request, Pickup(state.limits.pickup.wait_ms)
-        for event in events:
-            journal.add(lease.token, JournalEvent("", event))
+        event_id = state.add_events(stored, lease, new.first, new.events, new.request)
         calls = {*stored.session.begun_calls, *new.begun_calls} - {*new.denied_calls}
         state.change(stored, begun_calls=tuple(sorted(calls)))
         state.wake_watchers(lease.key)
-        return journal.events[-1].id
+        return event_id
 
     async def read(self, watch: TurnWatch, waiter_id: str) -> JournalPage:
         state = self._state

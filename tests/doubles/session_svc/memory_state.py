@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from session_svc.model.errors import JournalFull
 from session_svc.model.journal import JournalEvent, UnheardEnd
 from session_svc.model.session import AgentIncarnation, Session, SessionBounds, SessionKey
 from session_svc.model.turn import BeginTurn, Lease, RequestMark
@@ -23,6 +24,8 @@ class HeadedTurn(NamedTuple):
     def size(self) -> int:
         """Bytes of it."""
         return len(self.turn)
+
+ENTRY_OVERHEAD = 64
 
 
 @dataclass(slots=True)
@@ -92,7 +95,7 @@ class Journal:
         if self.token != token:
             self.token, self.sequence = token, 0
         self.sequence += 1
-        self.size += len(event.data) + 64
+        self.size += len(event.data) + ENTRY_OVERHEAD
         self.events.append(replace(event, id=f"1-{len(self.events) + 1}"))
 
 
@@ -215,6 +218,29 @@ class MemoryState:
         """Wakes those who wait for an event of a journal."""
         for waiter_id in self.watchers.pop(key, ()):
             self.wake(waiter_id)
+
+    def add_events(
+        self, stored: "Stored", lease: Lease, first: int, new: tuple[bytes, ...], request: bytes = b""
+    ) -> str:
+        """Adds those that are not there yet to the journal of a held lease; returns the id of the last."""
+        journals, bounds = self.journals.setdefault(lease.key, {}), self.limits.journal
+        for turn_id, old in list(journals.items()):
+            if turn_id != lease.turn_id and 0 < old.ended_ms <= self.now() - bounds.keep_ms:
+                del journals[turn_id]
+        journal = journals.setdefault(lease.turn_id, Journal(stored.session.user_id, lease.token))
+        known = journal.sequence if journal.token == lease.token else 0
+        events = new[max(known - first + 1, 0) :]
+        added = sum(len(event) + ENTRY_OVERHEAD for event in events)
+        for turn_id in [turn_id for turn_id in journals if turn_id != lease.turn_id]:
+            if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
+                del journals[turn_id]
+        if sum(one.size for one in journals.values()) + added > bounds.max_bytes:
+            raise JournalFull(lease.turn_id, bounds.max_bytes)
+        if request and not journal.events:
+            journal.request, stored.pickup = request, Pickup(self.limits.pickup.wait_ms)
+        for event in events:
+            journal.add(lease.token, JournalEvent("", event))
+        return journal.events[-1].id
 
     def end_journal(self, lease: Lease, event: JournalEvent, *, is_held: bool) -> None:
         """Ends the journal of a lease that is held, or was the last to write there, where an end is given."""

@@ -252,8 +252,11 @@ class MemoryTurns:
         if stored is None or not state.holds(stored, lease) or stored.until_ms <= state.now():
             if stored is not None and (lease.token, lease.turn_id) in stored.leases:
                 number = stored.session.first_turn + stored.leases.index((lease.token, lease.turn_id))
-                return Committed(number, stored.session.expire_ms)
+                journal = state.journals.get(lease.key, {}).get(lease.turn_id)
+                event_id = journal.events[-2].id if commit.events and journal is not None else ""
+                return Committed(number, stored.session.expire_ms, event_id)
             raise lost(stored, lease)
+        event_id = state.add_events(stored, lease, commit.first_event, commit.events) if commit.events else ""
         limits = state.limits
         kept = [turn for turn in stored.turns if commit.cut_after is None or turn.number <= commit.cut_after]
         if limits.when_full is WhenFull.REFUSE and len(kept) >= limits.turns_per_session:
@@ -267,7 +270,7 @@ class MemoryTurns:
         state.end_journal(lease, end, is_held=True)
         state.running.pop((lease.key, lease.turn_id), None)
         state.keep_children(lease.key, session.expire_ms)
-        return Committed(session.last_turn, session.expire_ms)
+        return Committed(session.last_turn, session.expire_ms, event_id)
 
     def _cut(self, last: int, stored: Stored) -> None:
         while stored.turns and stored.turns[-1].number > last:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from chat_gateway.coalescing import MAX_PENDING, CoalescedDeltas
 from chat_gateway.model.turn import Delta
 
@@ -77,6 +79,40 @@ async def test_a_slow_reader_holds_up_the_model() -> None:
     await asyncio.wait_for(talking, 60)
     await deltas.flush()
     assert "".join(wire.sent) == "a" + "x" * 2 * MAX_PENDING
+
+
+async def test_pieces_that_come_with_the_first_are_joined_with_it_where_that_is_wanted() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send, joins_first=True)
+    for text in "abc":
+        await deltas(Delta(text))
+    await asyncio.sleep(0)
+    assert wire.sent == ["abc"]
+
+
+async def test_what_has_not_been_sent_can_be_taken() -> None:
+    wire = Wire()
+    deltas = CoalescedDeltas(wire.send)
+    for text in "abc":
+        await deltas(Delta(text))
+    assert [delta.content for delta in await deltas.take()] == ["b", "c"]
+    await deltas.flush()
+    assert wire.sent == ["a"]
+
+
+async def test_a_message_that_failed_is_not_passed_over() -> None:
+    failing = True
+
+    async def send(deltas: list[Delta]) -> None:
+        if failing:
+            raise ConnectionError
+
+    deltas = CoalescedDeltas(send, joins_first=True)
+    await deltas(Delta("a"))
+    await asyncio.sleep(0)
+    failing = False
+    with pytest.raises(ConnectionError):
+        await deltas(Delta("b"))
 
 
 async def test_closing_drops_what_is_left() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,39 @@ async def test_a_resumable_turn_writes_each_piece_before_its_caller_gets_it() ->
     ended = world.sessions.ended[outcome.turn_id]
     assert isinstance(ended, Turn)
     assert ended.messages[-1].content == "abc"
+
+
+async def test_an_answer_that_comes_at_once_is_written_with_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, caller = World(provider=FakeProvider("a", "b", "c")), Caller()
+    sessions = world.sessions
+    append, commit, calls = sessions.append, sessions.commit, []
+
+    async def appending(lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        calls.append("append")
+        return await append(lease, first, entries)
+
+    async def committing(*rest: Any) -> Any:
+        calls.append("commit")
+        assert not caller.deltas
+        return await commit(*rest)
+
+    monkeypatch.setattr(sessions, "append", appending)
+    monkeypatch.setattr(sessions, "commit", committing)
+    await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    assert calls == [
+        "append",
+        "commit",
+        "append",
+    ]  # the last is how the double commits
+    assert [(delta.content, delta.event_id) for delta in caller.deltas] == [("abc", "1-2")]
+
+
+async def test_an_answer_whose_commit_fails_is_not_passed_on() -> None:
+    world, caller = World(provider=FakeProvider("a", "b")), Caller()
+    world.sessions.commit_errors = [remote("LEASE_LOST", Code.ABORTED)]
+    with pytest.raises(ServiceError):
+        await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    assert not caller.deltas
 
 
 async def test_a_turn_with_tools_writes_its_steps() -> None:

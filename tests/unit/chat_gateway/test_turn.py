@@ -10,6 +10,7 @@ from chat_gateway.aborts import AbortTimes
 from chat_gateway.leases import LeaseTimes
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import CommitCutShort, CommitUnresolved, TurnTimeout
+from chat_gateway.model.journal import UnwrittenEntries
 from chat_gateway.model.not_found import AgentNotFound
 from chat_gateway.model.provider_errors import ProviderUnavailable
 from chat_gateway.model.stored_turn import Committed, Lease, Turn
@@ -301,8 +302,16 @@ async def test_a_begin_that_is_refused_leaves_nothing_to_release() -> None:
 class SlowCommits(FakeSessions):
     """Commits that are stored at once and answered late."""
 
-    async def commit(self, lease: Lease, turn: Turn, config: AgentConfig, request_id: str, digest: bytes) -> Committed:
-        committed = await super().commit(lease, turn, config, request_id, digest)
+    async def commit(
+        self,
+        lease: Lease,
+        turn: Turn,
+        config: AgentConfig,
+        request_id: str,
+        digest: bytes,
+        rest: UnwrittenEntries | None = None,
+    ) -> Committed:
+        committed = await super().commit(lease, turn, config, request_id, digest, rest)
         await asyncio.sleep(1.1)
         return committed
 

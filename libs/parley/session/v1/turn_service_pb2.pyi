@@ -696,6 +696,7 @@ class AppendTurnEventsRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
     first_sequence: _builtins.int
     """Required. The number of the first event among those that are added under this lease, from 1, without gaps."""
     @_builtins.property
@@ -706,16 +707,23 @@ class AppendTurnEventsRequest(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_turn_event_pb2.TurnEvent]:
         """Required. 1 to 256 events, together at most 1 MiB."""
 
+    @_builtins.property
+    def commit(self) -> Global___CommitTurnRequest:
+        """Optional. Stores the turn in the same step, as CommitTurn does; the events come before its `end_event`, which is
+        required, and its lease is theirs. Without contents (`parts`).
+        """
+
     def __init__(
         self,
         *,
         lease: Global___TurnLease | None = ...,
         first_sequence: _builtins.int = ...,
         events: _abc.Iterable[_turn_event_pb2.TurnEvent] | None = ...,
+        commit: Global___CommitTurnRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_sequence", b"first_sequence", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "events", b"events", "first_sequence", b"first_sequence", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,16 +736,24 @@ class AppendTurnEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LAST_EVENT_ID_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
     last_event_id: _builtins.str
-    """The id of the last event."""
+    """The id of the last event, not counting the end that comes with a commit."""
+    @_builtins.property
+    def committed(self) -> Global___CommitTurnResponse:
+        """Set where the turn was stored. A replica that does not know `commit` leaves it out: CommitTurn is then still to be
+        called.
+        """
+
     def __init__(
         self,
         *,
         last_event_id: _builtins.str = ...,
+        committed: Global___CommitTurnResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_event_id", b"last_event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "last_event_id", b"last_event_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,7 +162,7 @@ class TurnServiceServicer:
     def AppendTurnEvents(self, request, context):
         """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
         not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
-        TURN_CANCELLED.
+        TURN_CANCELLED; with `commit` as CommitTurn, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,7 @@ class TurnServiceStub:
     AppendTurnEvents: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]
     """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
     not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
-    TURN_CANCELLED.
+    TURN_CANCELLED; with `commit` as CommitTurn, too.
     """
     WatchTurn: _grpc.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]
     """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
@@ -137,7 +137,7 @@ class TurnServiceAsyncStub(TurnServiceStub):
     AppendTurnEvents: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.AppendTurnEventsRequest, _turn_service_pb2.AppendTurnEventsResponse]  # type: ignore[assignment]
     """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
     not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
-    TURN_CANCELLED.
+    TURN_CANCELLED; with `commit` as CommitTurn, too.
     """
     WatchTurn: _aio.UnaryStreamMultiCallable[_turn_service_pb2.WatchTurnRequest, _turn_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
     """Streams the journal of a turn, from its beginning or behind an event, and goes on with what is added, until its
@@ -249,7 +249,7 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_turn_service_pb2.AppendTurnEventsResponse, _abc.Awaitable[_turn_service_pb2.AppendTurnEventsResponse]]:
         """Adds events to the journal of a turn that holds its lease. Safe to retry: an event whose sequence exists is
         not added again. Fails: INVALID_FIELD, MESSAGE_TOO_LARGE (the journal is full), LEASE_LOST, TURN_INTERRUPTED,
-        TURN_CANCELLED.
+        TURN_CANCELLED; with `commit` as CommitTurn, too.
         """
 
     @_abc_1.abstractmethod

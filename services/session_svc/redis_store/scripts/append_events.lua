@@ -14,10 +14,9 @@ if not holds(session, token, turn_id) then return {lost(token)} end
 if is_cancelled(session) then return {'cancelled'} end
 local functions = journal()
 local record = functions.begun(turn_id, token, keep_ms)
-local known = record.token == token and record.sequence or 0
-local from, begins = 9 + math.max(known - first + 1, 0), not record.first and request ~= ''
-local bytes = begins and #request + ENTRY_OVERHEAD or 0
-for index = from, #ARGV do bytes = bytes + #ARGV[index] + ENTRY_OVERHEAD end
+local from, bytes = functions.new(record, token, first, 9, #ARGV)
+local begins = not record.first and request ~= ''
+if begins then bytes = bytes + #request + ENTRY_OVERHEAD end
 if not functions.room(record, bytes, tonumber(max_bytes)) then return {'full'} end
 if begins then
   functions.hold_request(record, request)

@@ -1,13 +1,16 @@
 -- Stores a turn atomically and releases the lease. A repeat for a stored turn gets the same reply.
--- Reply ok: number, expire_ms, children
+-- Reply ok: number, expire_ms, children, event_id
 -- Reply interrupted
 -- Reply lost
+-- Reply full
 -- Reply session_full
 -- Reply parts_full
--- Digest and content of each content of the turn follow the named arguments.
+-- The last events of the turn's journal follow the named arguments, as many as `events` says, the first with the number
+-- `first_event`; then digest and content of each content of the turn.
 local token, turn_id, turn, messages, flags, prompt, completion, cached, reasoning, cache_write, revision, idle_ms,
   request, digest, replay_ms, max_replays, max_turns, drop_oldest, claim_ms, id_sum, history, cut_after, end_event, keep_ms,
-  max_part_bytes = unpack(ARGV, 1, 25)
+  max_part_bytes, max_bytes, first_event, events = unpack(ARGV, 1, 28)
+local named = 28 + tonumber(events)
 token, messages, flags, id_sum = tonumber(token), tonumber(messages), tonumber(flags), tonumber(id_sum)
 max_turns, drop_oldest, claim_ms = tonumber(max_turns), drop_oldest == '1', tonumber(claim_ms)
 
@@ -27,7 +30,9 @@ if v[2] ~= turn_id or tonumber(v[1]) ~= token or tonumber(v[3]) <= now then
     if stored_token == token and stored_sum == id_sum then
       -- A write, so that a following WAIT waits for the turn: WAIT covers only writes of its own connection.
       redis.call('HSET', META, 'last', digits(session.last))
-      return {'ok', number, session.expire, session.children and 1 or 0}
+      local record = named > 28 and journal().of(turn_id)
+      local newest = record and redis.pcall('XREVRANGE', JOURNAL, record.last, '-', 'COUNT', 2) or {}
+      return {'ok', number, session.expire, session.children and 1 or 0, newest[2] and newest[2][1] or ''}
     end
     if stored_token <= token then break end
   end
@@ -64,6 +69,13 @@ local function remember(number)
   redis.call('HSET', REPLAY, 'first', first)
 end
 
+local functions, record, new_from, new_bytes = nil, nil, nil, nil
+if named > 28 then
+  functions = journal()
+  record = functions.begun(turn_id, token, tonumber(keep_ms))
+  new_from, new_bytes = functions.new(record, token, tonumber(first_event), 29, named)
+  if not functions.room(record, new_bytes, tonumber(max_bytes)) then return {'full'} end
+end
 local HOLE = 'WRONGTYPE turns of the session are gone'
 local number, first, held_messages = tonumber(v[6] or 0) + 1, tonumber(v[5] or 1), (v[7] or 0) + messages
 -- Removes the turns after `cut_after`, with the records of their requests.
@@ -74,10 +86,10 @@ if cut_after ~= '-' then
   number = math.min(number, math.max(tonumber(cut_after) + 1, first))
 end
 if number - first >= max_turns and not drop_oldest then return {'session_full'} end
-local kept = (v[12] or #ARGV > 25) and parts()
+local kept = (v[12] or #ARGV > named) and parts()
 if kept then
   kept.cut(number)
-  for index = 26, #ARGV, 2 do kept.add(number, ARGV[index], ARGV[index + 1]) end
+  for index = named + 1, #ARGV, 2 do kept.add(number, ARGV[index], ARGV[index + 1]) end
   if not kept.fit(tonumber(max_part_bytes), drop_oldest and number) then return {'parts_full'} end
 end
 -- These can fail, and a failed script is not rolled back: they precede all removals, and the turn counts as stored.
@@ -120,5 +132,11 @@ if revision ~= '0' and revision ~= v[10] then redis.call('HSET', META, 'revision
 if request ~= '' then remember(number) end
 release(claim_ms)
 keep_until(expire, 0, kept and kept.any())
-end_journal(true, turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
-return {'ok', number, expire, v[13] and 1 or 0}
+local event_id = ''
+if not record then
+  end_journal(true, turn_id, token, end_event, keep_ms, 'n', number, 'x', digits(expire))
+elseif pcall(function() for index = new_from, named do functions.add(record, token, ARGV[index]) end end) then
+  event_id = record.last
+  functions.finish(record, token, keep_ms, end_event, 'n', number, 'x', digits(expire))
+end
+return {'ok', number, expire, v[13] and 1 or 0, event_id}

@@ -72,6 +72,15 @@ local function journal()
     for waiter in string.gmatch(watchers, '[^;]+') do wake(waiter) end
   end
 
+  -- Returns where those of a turn's events begin that were not added before, and the bytes of those; the first event is
+  -- the argument `from`, has the number `first` under the turn's token, and `to` is the last one.
+  local function new(record, token, first, from, to)
+    local known, bytes = record.token == token and record.sequence or 0, 0
+    from = from + math.max(known - first + 1, 0)
+    for index = from, to do bytes = bytes + #ARGV[index] + ENTRY_OVERHEAD end
+    return from, bytes
+  end
+
   -- Ends a turn's journal. A damaged journal must not prevent the end of its turn.
   local function finish(record, token, keep_ms, event, ...)
     if not pcall(add, record, token, event, ...) then return end
@@ -81,7 +90,8 @@ local function journal()
   end
 
   return {
-    of = of, begun = begun, room = room, add = add, save = save, hold_request = hold_request, finish = finish,
+    of = of, begun = begun, room = room, new = new, add = add, save = save, hold_request = hold_request,
+    finish = finish,
   }
 end
 
