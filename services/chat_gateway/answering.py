@@ -24,6 +24,7 @@ from chat_gateway.scheduler import Scheduler
 from chat_gateway.started_turn import StartedTurn
 from chat_gateway.turn_tools import MAX_AGENT_DEPTH, ToolsOfTurns, approved_calls, has_gateway_tools
 from chat_gateway.window_parts import WindowParts
+from servicekit.errors import ServiceError
 
 
 class Answering:
@@ -74,6 +75,9 @@ class Answering:
         )
         try:
             yield journal
+        except ServiceError:
+            await journal.failed()
+            raise
         finally:
             await journal.close()
 

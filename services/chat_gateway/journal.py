@@ -1,6 +1,7 @@
 """Writes a turn's journal, before anything depends on what is written."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -18,6 +19,7 @@ from servicekit.errors import ServiceError
 
 _OTHER_REPLICAS = 8
 """How often a replica that knows the method is looked for."""
+_MAX_LAST_WORDS_SECONDS = 1.0
 
 
 class TurnJournal:
@@ -85,6 +87,13 @@ class TurnJournal:
         """Passes on the rest of the answer, which was written with this id."""
         if self._rest is not None and self._on_delta is not None:
             await self._on_delta(replace(self._rest, event_id=event_id))
+
+    async def failed(self) -> None:
+        """Writes and passes on, within a second, what came of the answer before the turn failed."""
+        if self._pieces is not None:
+            with contextlib.suppress(ServiceError, TimeoutError):
+                async with asyncio.timeout(_MAX_LAST_WORDS_SECONDS):
+                    await self._pieces.flush()
 
     async def close(self) -> None:
         """Drops the rest. Idempotent; must always be called."""

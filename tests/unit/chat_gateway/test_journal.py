@@ -19,6 +19,7 @@ from chat_gateway.model.turn import (
     Delta,
     FinishReason,
     Message,
+    OnDelta,
     ProviderData,
     ToolCall,
     ToolCallDelta,
@@ -26,6 +27,7 @@ from chat_gateway.model.turn import (
     TurnStarted,
     Usage,
 )
+from chat_gateway.providers.provider import ModelAnswer, ModelCall
 from contract.enums import Role
 from servicekit.errors import Code, ServiceError
 from tests.doubles.chat_gateway.sessions import remote
@@ -119,6 +121,23 @@ async def test_an_answer_whose_commit_fails_is_not_passed_on() -> None:
     with pytest.raises(ServiceError):
         await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
     assert not caller.deltas
+
+
+class BreakingProvider(FakeProvider):
+    """Fails behind its pieces."""
+
+    async def complete(self, call: ModelCall, on_delta: OnDelta | None) -> ModelAnswer:
+        await super().complete(call, on_delta)
+        raise remote("PROVIDER_FAILED", Code.UNAVAILABLE)
+
+
+async def test_what_came_before_a_failure_is_written_and_passed_on() -> None:
+    world, caller = World(provider=BreakingProvider("a", "b")), Caller()
+    with pytest.raises(ServiceError):
+        await world.runner.run(asks(session_id="s", resumable=True), caller.on_started, caller.on_delta)
+    assert [(delta.content, delta.event_id) for delta in caller.deltas] == [("ab", "1-2")]
+    [journal] = world.sessions.journals.values()
+    assert journal[1] == Delta("ab")
 
 
 async def test_a_turn_with_tools_writes_its_steps() -> None:
