@@ -11,6 +11,7 @@ from chat_gateway.model.errors import HistoryMismatch
 from chat_gateway.model.history import EMPTY, end_of_history, grown
 from chat_gateway.model.pairing import continues, whole_turns
 from chat_gateway.model.stored_turn import Begun, Turn
+from chat_gateway.model.tools import ToolOutcome
 from chat_gateway.model.turn import Message, ToolCall, TurnRequest
 from contract.enums import HistoryPolicy, Role
 from servicekit.values import value
@@ -27,6 +28,9 @@ class NewOfTranscript:
     begun: Begun
     first: int
     cut_after: int | None = None
+
+
+_NOT_MADE = (ToolOutcome.DENIED, ToolOutcome.INVALID_ARGUMENTS)
 
 
 class Histories(Protocol):
@@ -62,8 +66,18 @@ async def new_of_transcript(
     kept = [one for one in turns if one.number <= resent.last_turn]
     goes_on = continues(request.messages[resent.first :])
     window = whole_turns([one.messages for one in kept[::-1]], config.window_messages, goes_on)
-    begun = replace(begun, window=window, awaiting=kept[-1].awaiting if kept else ())
+    begun = replace(
+        begun,
+        window=window,
+        awaiting=kept[-1].awaiting if kept else (),
+        begun_calls=(*begun.begun_calls, *_early_calls(turns[len(kept)])),
+    )
     return _new(request, begun, resent.first, resent.last_turn)
+
+
+def _early_calls(turn: Turn) -> list[str]:
+    """Returns which calls of the turn before it, where they waited for approvals, a turn made."""
+    return [run.call_id for run in turn.runs if run.name and run.outcome not in _NOT_MADE]
 
 
 def _is_sure(request: TurnRequest, end: int) -> bool:

@@ -31,7 +31,7 @@ from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
 from session_svc.edge.session_servicer import SessionServicer
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
-from session_svc.edge.turns_convert import filled_turn, is_turn, named_parts
+from session_svc.edge.turns_convert import early_calls, filled_turn, is_turn, named_parts
 from session_svc.follower import Follower
 from session_svc.journal import Journals
 from session_svc.metrics import Metrics
@@ -192,6 +192,7 @@ async def _stores(
             durability,
             compressing=settings.compress_turns,
             is_turn=is_turn,
+            early_calls=early_calls,
             parts=parts,
         ),
         parts=parts,

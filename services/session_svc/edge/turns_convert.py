@@ -33,6 +33,8 @@ from session_svc.model.turn import (
 # Field numbers of BeginTurnResponse that hold stored bytes, as tags of length-delimited fields.
 _WINDOW_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.WINDOW_FIELD_NUMBER)
 _PARTS_TAG = bytes_tag(turn_service_pb2.ReadPartsResponse.PARTS_FIELD_NUMBER)
+_NOT_MADE = ("denied", "invalid_arguments")
+"""Outcomes of calls that did not reach their tools."""
 _CONTENT_TAG = bytes_tag(message_pb2.PartContent.CONTENT_FIELD_NUMBER)
 _REPLAYED_TAG = bytes_tag(turn_service_pb2.BeginTurnResponse.REPLAYED_TURN_FIELD_NUMBER)
 
@@ -89,6 +91,12 @@ def begin_turn(request: turn_service_pb2.BeginTurnRequest) -> BeginTurn:
     )
     rules.check_begin(turn)
     return turn
+
+
+def early_calls(data: bytes) -> tuple[str, ...]:
+    """Returns which calls of the turn before it, where they waited for approvals, a stored turn made."""
+    runs = message_pb2.Turn.FromString(data).tool_runs
+    return tuple(run.tool_call_id for run in runs if run.HasField("call") and run.outcome not in _NOT_MADE)
 
 
 def is_turn(data: bytes) -> bool:

@@ -207,10 +207,11 @@ class Keep(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """cut.lua. An empty `user` is any user."""
+    """cut.lua. An empty `user` is any user; `begun` is JSON, or empty."""
 
     user: str
     id_sum: int
+    begun: str
 
 
 class Delete(NamedTuple):

@@ -1,6 +1,7 @@
 """Sessions in Redis: single ones by script, many by way of the indexes."""
 
 import contextlib
+import json
 from collections.abc import Sequence
 
 from servicekit.errors import InvalidArgument, Violation
@@ -43,6 +44,7 @@ from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.redis_store.session_codec import metadata_text, session_of
 from session_svc.redis_store.turn_codec import (
+    EarlyCalls,
     IsTurn,
     id_sum,
     id_sum_of,
@@ -73,11 +75,13 @@ class RedisSessions:
         *,
         compressing: bool = True,
         is_turn: IsTurn = lambda data: True,
+        early_calls: EarlyCalls = lambda data: (),
         parts: RedisParts | None = None,
     ) -> None:
         self._scripts = scripts
         self._pages = IndexPages(scripts)
         self._is_turn = is_turn
+        self._early_calls = early_calls
         self._turns = turns
         self._limits = limits
         self._agents = KnownAgents(scripts)
@@ -223,8 +227,10 @@ class RedisSessions:
         raise StoredTurnNotFound(turn_id)
 
     async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
-        await self.turn(key, turn_id, user_id)
-        answer, kept = await self._durability.run(self._scripts.command(key, calls.Cut(user_id, id_sum(turn_id))))
+        deleted, _ = await self.turn(key, turn_id, user_id)
+        begun = self._early_calls(deleted)
+        call = calls.Cut(user_id, id_sum(turn_id), json.dumps(begun) if begun else "")
+        answer, kept = await self._durability.run(self._scripts.command(key, call))
         reply = reply_of(calls.Cut, answer)
         match reply:
             case replies.Busy(ms):

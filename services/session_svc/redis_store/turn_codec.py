@@ -9,7 +9,7 @@ scripts' (scripts/prelude.lua): they write it and read it, and never look behind
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from lz4.block import LZ4BlockError, compress, decompress
@@ -19,6 +19,8 @@ from session_svc.model.errors import TurnDamaged
 from session_svc.model.rules import MAX_TURN_BYTES
 
 IsTurn: TypeAlias = Callable[[bytes], bool]
+EarlyCalls: TypeAlias = Callable[[bytes], Sequence[str]]
+"""Returns which calls of the turn before it a stored turn made."""
 """Whether a serialized turn can be read by those whom it is sent to."""
 
 _HEADER = struct.Struct(">HBIQI")

@@ -220,6 +220,11 @@ class MemoryClock:
         self.ms += ms
 
 
+def early_calls(turn: bytes) -> list[str]:
+    """Returns what a turn of the tests says that it made."""
+    return turn.partition(b"made:")[2].partition(b";")[0].decode().split()
+
+
 def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     """Returns the in-memory adapter."""
     clock = MemoryClock()
@@ -233,7 +238,7 @@ def memory_bench(limits: SessionBounds = LIMITS) -> Bench:
     turn_limits = MemoryLimits(limit_times(limits), lambda: clock.ms, state.wake, turns.wait_for_wakeup)
     return Bench(
         turns,
-        MemorySessions(state),
+        MemorySessions(state, early_calls),
         MemoryAgents(state),
         turn_limits,
         MemoryJournals(state, turns),
@@ -255,7 +260,9 @@ async def redis_bench(url: str, limits: SessionBounds = LIMITS, *, compressing: 
         turns = RedisTurns(scripts, wakes, limits, index_additions, compressing=compressing, waiting=waiting)
 
         turn_limits = RedisLimits(scripts, wakes, limit_times(limits))
-        sessions = RedisSessions(scripts, turns, limits, index_additions, compressing=compressing)
+        sessions = RedisSessions(
+            scripts, turns, limits, index_additions, compressing=compressing, early_calls=early_calls
+        )
         journals = RedisJournals(scripts, wakes, limits, waiting)
         claims = RedisClaims(scripts, limits, waiting)
         push_configs = RedisPushConfigs(scripts)

@@ -227,6 +227,19 @@ async def test_a_turn_id_of_another_project_is_not_found(bench: Bench) -> None:
         await bench.journals.read(other, "w.1")
 
 
+async def test_calls_that_a_deleted_turn_made_are_begun_ones_of_the_turn_before(bench: Bench) -> None:
+    await bench.turn("t1")
+    turn = await bench.begun("t2")
+    await bench.journals.append(NewEvents(turn.lease, 1, (b"x",), b"", ("a",)))
+    await bench.commit(turn, turn=b"made:a b;", end_event=b"end")
+    await bench.sessions.delete_turn(KEY, "t2")
+    again = await bench.begun("t3")
+    assert sorted(again.session.begun_calls) == ["a", "b"]
+    await bench.turns.abort(again.lease)
+    await bench.sessions.delete_turn(KEY, "t1")
+    assert (await bench.begun("t4")).session.begun_calls == ()
+
+
 async def test_calls_of_the_turn_before_are_known_as_begun_until_a_turn_is_stored(bench: Bench) -> None:
     await bench.turn("t0")
     turn = await bench.begun("t1")

@@ -25,6 +25,7 @@ class HeadedTurn(NamedTuple):
         """Bytes of it."""
         return len(self.turn)
 
+
 ENTRY_OVERHEAD = 64
 
 

@@ -27,14 +27,16 @@ from session_svc.model.session import (
 )
 from session_svc.model.turn import BeginTurn, TurnPage, TurnQuery
 from session_svc.model.window import fit_window
+from session_svc.redis_store.turn_codec import EarlyCalls
 from tests.doubles.session_svc.memory_state import MemoryState, Stored
 
 
 class MemorySessions:
     """The `SessionStore` in memory."""
 
-    def __init__(self, state: MemoryState) -> None:
+    def __init__(self, state: MemoryState, early_calls: EarlyCalls = lambda data: ()) -> None:
         self._state = state
+        self._early_calls = early_calls
 
     async def create(self, session: NewSession) -> Session:
         state, key = self._state, session.key
@@ -116,7 +118,7 @@ class MemorySessions:
         raise StoredTurnNotFound(turn_id)
 
     async def delete_turn(self, key: SessionKey, turn_id: str, user_id: str = "") -> Session:
-        await self.turn(key, turn_id, user_id)
+        deleted, _ = await self.turn(key, turn_id, user_id)
         stored, state = self._found(key, user_id), self._state
         if state.held(stored):
             raise SessionBusy(key.session_id, 1.0)
@@ -129,7 +131,10 @@ class MemorySessions:
         state.journals.pop(key, None)
         session = stored.session
         messages = session.message_count - turn.message_count
-        return state.change(stored, last_turn=turn.number - 1, message_count=messages, history_digest=b"")
+        begun = tuple(self._early_calls(deleted))
+        return state.change(
+            stored, last_turn=turn.number - 1, message_count=messages, history_digest=b"", begun_calls=begun
+        )
 
     async def purge(self, purge: Purge) -> Removed:
         sessions = turns = 0

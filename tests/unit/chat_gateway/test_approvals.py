@@ -11,7 +11,7 @@ from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.tools import Approval, ClientTool, PendingApproval, ServerTools, ToolPolicy
 from chat_gateway.model.turn import FinishReason, Message, TurnRequest
-from contract.enums import Role
+from contract.enums import HistoryPolicy, Role
 from servicekit.errors import Code, InvalidArgument, ServiceError
 from tests.doubles.chat_gateway.sessions import remote
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
@@ -144,6 +144,20 @@ async def test_approvals_may_come_with_the_callers_transcript() -> None:
     await world.runner.run(replace(asks(session_id="s"), messages=longer))
     check_prompt(world.provider.calls[2].messages)
     assert world.sessions.histories == 0
+
+
+async def test_a_call_of_a_turn_that_a_transcript_replaces_is_not_made_again() -> None:
+    world = make_world(ASKS, text("gone"), text("again"))
+    first = await world.runner.run(asks("delete it", session_id="s"))
+    seen = (Message(Role.USER, "delete it"), first.message, Message(Role.TOOL, "home", tool_call_id="k1"))
+    approved = approves(Approval("a1", True), messages=seen)
+    await world.runner.run(approved)
+    await world.runner.run(replace(approved, approvals=(Approval("a1", True),), history=HistoryPolicy.REPLACE))
+    assert world.sessions.turns["s"][-1].messages[-1].content == "again"
+    assert len(world.sessions.turns["s"]) == 2, "it replaced the turn before it"
+    assert [call_id for _, _, call_id in world.toolboxes.calls].count("a1") == 1
+    told = {one.tool_call_id: one.content for one in world.provider.calls[-1].messages if one.role is Role.TOOL}
+    assert "unknown" in told["a1"]
 
 
 async def test_a_new_session_has_nothing_to_approve() -> None:

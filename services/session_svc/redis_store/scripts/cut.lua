@@ -1,10 +1,11 @@
 -- Removes the newest turn, with the record of its request, if its id has this check sum and
--- no turn is running. Its usage stays counted.
+-- no turn is running. Its usage stays counted. The calls of the turn before it that it made
+-- are `begun`, a JSON array: that turn is the newest again, and they may be approved again.
 -- Reply ok: session
 -- Reply missing
 -- Reply busy: ms
 -- Reply not_last
-local user, id_sum = unpack(ARGV)
+local user, id_sum, begun = unpack(ARGV)
 local session = load()
 if not session or (user ~= '' and session.user ~= user) then return {'missing'} end
 if session.held then return {'busy', ends_in(session)} end
@@ -26,6 +27,7 @@ for index = 1, #replays, 2 do
 end
 -- The digest is of a history that no longer exists; a journal may still hold messages of it.
 redis.call('HSET', META, 'last', number - 1, 'messages', held_messages, 'history', '')
-redis.call('HDEL', META, 'done', 'journals')
+redis.call('HDEL', META, 'done', 'journals', 'calls')
+if begun ~= '' then redis.call('HSET', META, 'calls', begun) end
 redis.call('DEL', JOURNAL)
 return {'ok', load().fields}
