@@ -121,6 +121,12 @@ async def test_a_damaged_field_of_a_turn_is_named(svc: Replica, client: "redis.R
     assert "s2" in await claimed(svc)
 
 
+async def test_a_watch_of_an_event_that_is_none_is_told_so(svc: Replica, client: "redis.Redis") -> None:
+    hurt = await queued(svc, "s1")
+    garbage_entry(client, "{default:s1}:journal")
+    assert await outcome(watched(svc, "s1", hurt.turn_id)) == "TURN_DAMAGED"
+
+
 async def test_what_is_no_turn_in_the_index_of_waiting_turns_is_dropped(svc: Replica, client: "redis.Redis") -> None:
     for member in (JUNK, b"x", b"a|b|c|d", b"||"):
         client.zadd("{turns}:running", {member: 1})
