@@ -374,6 +374,12 @@ def test_arguments_are_checked_at_a_bounded_cost() -> None:
     ]
 
 
+@pytest.mark.parametrize("left_out", [{"format": "x"}, {"pattern": "x"}, {"patternProperties": {"^x": False}}])
+def test_what_is_not_checked_keeps_nothing_else_from_being_checked(left_out: dict[str, Any]) -> None:
+    schema = {**left_out, "required": ["a"]}
+    assert argument_check.problems(schema, {"xb": 1}) == ["'a' is a required property"]
+
+
 def test_no_argument_leaves_its_segment() -> None:
     made = of_call(HttpCall("x", "x", "GET", "/users/{id}/x"))
     for given in ("..", ".", "a/../b", "..\\x", "", "a\0b", "../"):
