@@ -307,7 +307,8 @@ ELSEWHERE = {
     "DEADLINE_EXCEEDED": "tests/unit/chat_gateway/test_turn.py::test_a_turn_ends_at_its_bound_and_names_it",
     "LEASE_LOST": f"{TURNS}::test_a_holder_that_was_paused_is_fenced_off_by_the_next",
     "TURN_INTERRUPTED": "tests/contract/session_svc/test_busy_sessions.py::test_interrupt_takes_the_lease_at_once",
-    "TURN_CANCELLED": "tests/contract/session_svc/test_claims.py::test_a_running_turn_is_ended_by_whoever_runs_it",
+    "TURN_CANCELLED": "tests/contract/session_svc/test_queued_turns.py::"
+    "test_a_running_turn_is_ended_by_whoever_runs_it",
     "TURN_GIVEN_UP": "tests/contract/session_svc/test_claims.py::"
     "test_a_turn_that_loses_one_gateway_after_the_other_is_given_up",
     "TURN_HANDED_OVER": "tests/unit/chat_gateway/test_tool_loop_ends.py::test_a_lost_lease_cancels_the_calls",
