@@ -234,6 +234,25 @@ async def test_a_turn_that_is_begun_again_stays_with_whoever_took_it_over(bench:
     assert (await progress(bench)).stage is TurnStage.RUNNING
 
 
+async def test_a_turn_that_is_begun_again_does_not_interrupt_itself(bench: Bench) -> None:
+    """BeginTurn of a turn that was taken over, the first of its session, after its lease has expired."""
+    ways: dict[str, object] = {"busy": BusyPolicy.INTERRUPT, "idle_ms": 600_000}
+    await begun(bench, **ways)
+    await lose_gateway(bench)
+    taken = await claimed(bench)
+    await lose_gateway(bench)
+    again = await bench.begun("t1", **ways)
+    assert again.lease.token == taken.lease.token
+    await bench.journals.append(NewEvents(taken.lease, 1, (b"more",)))
+    assert await claims(bench).claim() is None
+    await claims(bench).hand_over(taken.lease, queued=False)
+    with pytest.raises(SessionBusy):
+        await bench.begun("t1", **ways)
+    await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
+    await bench.begun("t2")
+    assert await end_of(bench) is UnheardEnd.LOST
+
+
 async def test_who_lost_a_turn_does_not_hide_it_from_those_who_look_for_it(bench: Bench) -> None:
     first = await begun(bench, idle_ms=600_000)
     await lose_gateway(bench)

@@ -111,7 +111,10 @@ class MemoryTurns:
         if number is not None:
             state.give_up(key, turn_id=turn.turn_id)
             return Replayed(stored.session, stored.turns[number - stored.session.first_turn].turn)
-        if stored.until_ms > state.now() and stored.turn_id == turn.turn_id:
+        is_own = state.held(stored) and stored.turn_id == turn.turn_id
+        if is_own and stored.until_ms <= state.now() and stored.pickup is not None and not stored.pickup.released:
+            stored.until_ms = state.running[key, turn.turn_id] = state.now() + state.limits.lease_ms
+        if is_own and stored.until_ms > state.now():
             stored.waiter_id = waiter_id
             return self._begun(turn, stored)
         limits = state.limits
@@ -144,6 +147,8 @@ class MemoryTurns:
                 if turn.join_repeat:
                     state.running[key, stored.turn_id] = state.now() + state.limits.lease_ms
                     return Joined(key, stored.turn_id)
+                policy = BusyPolicy.WAIT
+            if stored.turn_id == turn.turn_id:
                 policy = BusyPolicy.WAIT
             if policy is BusyPolicy.INTERRUPT:
                 stored.interrupted = [stored.token, *stored.interrupted][:4]

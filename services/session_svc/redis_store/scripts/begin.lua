@@ -28,7 +28,19 @@ if session then
   if not number then number, known = stored_turn_of(session, request) end
   if number and not same_request(known, digest) then return refuse('reused') end
   if number then return refuse('replay', number, session.first, session.fields) end
-  if session.turn == turn_id and session.lease_until > now then
+  local is_own = session.turn == turn_id and session.held
+  if is_own and session.lease_until <= now then
+    if pickup_of(session).released then
+      policy = 'wait' -- for whoever takes it over
+    else -- nobody has: its holder goes on, as with a renewal
+      local pickup_ms = session.busy_until - session.lease_until
+      session.lease_until = now + lease_ms
+      redis.call('HSET', META, 'until', digits(session.lease_until))
+      keep_until(session.expire, session.lease_until + pickup_ms, session.parts)
+      redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
+    end
+  end
+  if is_own and session.lease_until > now then
     redis.call('HSET', META, 'call', waiter_id)
     return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields, session.children and 1 or 0}
   end
