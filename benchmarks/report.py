@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.driver import Result
+from benchmarks.first_paint import Appearance
 from benchmarks.measures import (
     FIRST_TOKEN,
     LATENCY,
@@ -19,6 +20,8 @@ Pairs = dict[str, list[tuple[Result, Result]]]
 
 MEMORY_MB = {"config_svc": 110.0, "session_svc": 80.0, "chat_gateway": 110.0}
 """What a service may hold in memory: enough for kept libraries outside of a turn's path."""
+
+FIRST_PAINT = "console, first paint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,16 @@ def rows_of_memory(
     rows += [Row(f"resident memory, {name}", "MB", [now], MEMORY_MB[name]) for name, (now, _) in resident.items()]
     rows += [Row(f"start of {name}", "s", seconds) for name, seconds in starts.items()]
     return rows
+
+
+def rows_of_console(shown: list[Appearance]) -> list[Row]:
+    """Returns how soon the console appears; no rows where there was no browser."""
+    if not shown:
+        return []
+    return [
+        Row(FIRST_PAINT, "ms", [one.first_paint_ms for one in shown], 1000.0),
+        Row("  console, ready for a message", "ms", [one.usable_ms for one in shown]),
+    ]
 
 
 def table(rows: list[Row]) -> str:

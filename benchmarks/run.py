@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measures, plot, procfs, report
+from benchmarks.first_paint import appearances
 from benchmarks.measures import FULL, QUICK, Bench, Effort
 from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System, ToolsProcess
 from parley_cli.errors import LocalError
+from parley_cli.processes.ports import LOOPBACK
 
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("grpcio", "protobuf", "uvloop", "httptools", "uvicorn", "msgspec", "hiredis")
@@ -68,8 +70,11 @@ def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Gr
         idle = measures.idle_session(bench, effort)
         resident = measures.resident_memory(bench.system)
         starts = {name: service.start_seconds for name, service in bench.system.services.items()}
+        _tell("the console")
+        shown = appearances(f"http://{LOOPBACK}:{bench.system.http_port}", effort.repeats)
     memory = report.rows_of_memory(idle, resident, measures.instance_bytes(), starts)
     rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps, kept) + memory
+    rows += report.rows_of_console(shown)
     return rows, pairs, growth
 
 
@@ -101,6 +106,8 @@ def main() -> None:
         sys.exit(f"bench: {error}")
     sys.stderr.write("\r\033[K")
     print(report.table(rows), plot.in_terminal(pairs, growth), sep="\n\n")
+    if not any(row.name == report.FIRST_PAINT for row in rows):
+        print(f"{report.FIRST_PAINT}: not measured, there is no chromium")
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
     repeats = len(pairs[measures.THROUGHPUT.name])

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Browser, ViewportSize, expect
+from benchmarks.first_paint import appearance, first_paint_ms
+from playwright.sync_api import Browser, Route, ViewportSize, expect
 
 from tests.servers.browser import console_page, sign_in
 from tests.servers.mock_model import MODEL, Behaviour
@@ -50,6 +51,33 @@ def test_a_key_opens_what_it_may_do_and_is_kept_nowhere(browser: Browser, system
         assert kept == ["{}", ""]
         page.reload()
         expect(page.get_by_label("API key")).to_have_value("")
+
+
+def test_it_is_painted_before_the_api_has_answered(browser: Browser, system: System) -> None:
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        held: list[Route] = []
+        page.route("**/v1/**", lambda route: held.append(route))
+        with page.expect_request("**/v1/auth"):
+            page.goto("/console")
+        assert first_paint_ms(page) > 0
+        expect(page.get_by_role("heading", name="Parley", exact=True)).to_be_visible()
+        asked = page.evaluate(
+            """performance.getEntriesByType('resource').filter(one => one.initiatorType !== 'fetch')
+            .map(one => [new URL(one.name).pathname, one.renderBlockingStatus])"""
+        )
+        assert [path for path, blocks in asked if blocks != "non-blocking"] == ["/console/style.css"]
+        assert 0 < len(asked) <= 11, asked
+        for route in held:
+            route.continue_()
+        expect(page.get_by_label("API key")).to_be_visible()
+
+
+@pytest.mark.timing
+def test_it_is_painted_within_a_second(browser: Browser, parley_system: System) -> None:
+    """The best of some: a browser that other processes keep from running paints late, whatever the page is like."""
+    parley_system.create_agent("hello")
+    assert any(appearance(browser, parley_system.http_url).first_paint_ms < 1000 for _ in range(10))
 
 
 def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(browser: Browser, system: System) -> None:

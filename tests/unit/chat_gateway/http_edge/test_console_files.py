@@ -16,6 +16,7 @@ STATIC = ROOT / "services/chat_gateway/http_edge/console/static"
 TYPES = STATIC.parent / "types.d.ts"  # the page does not load it
 DOM = ("dom", "dom.iterable", "dom.asynciterable")
 MAX_BYTES = 200 * 1000
+MAX_FIRST_BYTES = 60 * 1000
 MAX_LINES = 200
 OWN = [path for path in STATIC.iterdir() if path.is_file()]
 
@@ -49,6 +50,27 @@ def test_nothing_is_asked_of_others_kept_or_made_into_markup() -> None:
         if path.suffix == ".js":
             names |= set(re.findall(r"(?:from |import\()'\./([^']+)'", path.read_text()))
     assert {name for name in names if not (STATIC / name).is_file()} == set()
+
+
+def test_the_first_paint_waits_for_two_small_files_and_the_program_for_no_chain_of_imports() -> None:
+    """The text of the page itself is painted, and whatever its program imports is asked for together with it."""
+    index = (STATIC / "index.html").read_text()
+    blocking = re.findall(r'<link rel="stylesheet" href="/console/([^"]+)">', index)
+    assert blocking == ["style.css"]
+    assert "@import" not in (STATIC / "style.css").read_text()
+    assert re.findall(r"<script(?![^>]* type=\"module\")", index) == []
+    assert re.search(r'<div id="app">.*<h1>\w+</h1>.*</div>', index)
+    needed: set[Path] = set()
+    left = {STATIC / "app.js"}
+    while left:
+        path = left.pop()
+        needed.add(path)
+        imports = re.findall(r"(?:from ?|^import )[\"'](\.[^\"']+)[\"']", path.read_text(), re.MULTILINE)
+        left |= {(path.parent / name).resolve() for name in imports} - needed
+    asked = re.findall(r'(?:rel="modulepreload" href|src)="/console/([^"]+\.js)"', index)
+    assert sorted(asked) == sorted(path.relative_to(STATIC).as_posix() for path in needed)
+    first = [*needed, STATIC / "index.html", STATIC / "style.css"]
+    assert sum(path.stat().st_size for path in first) < MAX_FIRST_BYTES
 
 
 def test_types_are_right(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ function App() {
   const signOut = () => { Object.assign(tab, { key: '', project: '' }); setCaller(null); };
   tab.refused = signOut;
   if (error) return html`<main class="signin"><${Problem} error=${error} /></main>`;
-  if (!auth) return html`<main class="signin" aria-busy="true"></main>`;
+  if (!auth) return html`<main class="signin" aria-busy="true"><h1>Parley</h1></main>`; // as in index.html
   if (!caller) return html`<${SignIn} auth=${auth} problem=${auth.problem} onCaller=${setCaller} />`;
   return html`<${Shell} caller=${caller} signOut=${auth.required ? signOut : null} />`;
 }
