@@ -1,5 +1,6 @@
 """Servers for every test: chosen once (tests/servers/stores.py), started when the first test asks, one each."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -83,6 +84,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(choice.describe())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no cycles among the modules while they are imported, nor later: they stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
