@@ -75,26 +75,26 @@ async def found_in(wanted: set[Kind], scenario: Scenario, folder: Path) -> list[
 
 async def test_the_checker_notices_that_fencing_is_off(tmp_path: Path) -> None:
     """With leases that are shorter than many an answer, turns overtake each other without any fault of a part."""
-    entry = ["tests.faults.history.without_fencing"]
+    entry = "tests.faults.history.without_fencing"
     leases = {"PARLEY_SESSION_LEASE": "0.2"}
     scenario = Scenario(seed=1, seconds=3, pace=0, session_entry=entry, session_settings=leases, quiet_phases=False)
     await found_in({Kind.OTHER_HISTORY}, scenario, tmp_path)
 
 
 async def test_the_checker_notices_calls_of_tools_that_are_made_again(tmp_path: Path) -> None:
-    entry = ["tests.faults.history.repeats_calls"]
+    entry = "tests.faults.history.repeats_calls"
     scenario = Scenario(seed=1, seconds=6, pace=0, gateway_entry=entry, quiet_phases=False)
     for result in await found_in({Kind.CALL_REPEATED}, scenario, tmp_path):
         assert {anomaly.kind for anomaly in result.anomalies} <= {Kind.CALL_REPEATED}, "nothing else is wrong"
 
 
 async def test_the_checker_notices_sessions_that_are_neither_deleted_nor_expire(tmp_path: Path) -> None:
-    scenario = Scenario(seed=1, seconds=6, pace=0, session_entry=["tests.faults.history.immortal_sessions"])
+    scenario = Scenario(seed=1, seconds=6, pace=0, session_entry="tests.faults.history.immortal_sessions")
     await found_in({Kind.RETURNED, Kind.CONTINUED, Kind.DEAD_LISTED}, scenario, tmp_path)
 
 
 async def test_the_checker_notices_an_answer_before_the_commit(tmp_path: Path) -> None:
-    entry = ["tests.faults.history.answers_before_commit"]
+    entry = "tests.faults.history.answers_before_commit"
     scenario = Scenario(seed=1, seconds=3, pace=0, gateway_entry=entry, quiet_phases=False)
     results = await found_in({Kind.LOST}, scenario, tmp_path)
     lost = [anomaly for result in results for anomaly in result.anomalies if anomaly.kind is Kind.LOST]

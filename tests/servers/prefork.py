@@ -20,12 +20,14 @@ from parley_cli.processes.child import Child
 
 SERVER = Path(__file__).with_name("prefork_server.py")
 ANSWER_SECONDS = 60.0
+REPOSITORY = Path(__file__).parents[2]
 
 
 class PreforkServer:
     """A process that has imported `module` and forks it on request; it ends with this one, and its forks with it."""
 
     def __init__(self, module: str) -> None:
+        self._module = module
         self._folder = tempfile.TemporaryDirectory(prefix="parley-")
         self._address = f"{self._folder.name}/socket"
         with socket.socket(socket.AF_UNIX) as listener:
@@ -46,12 +48,18 @@ class PreforkServer:
         self._process.wait(ANSWER_SECONDS)
         self._folder.cleanup()
 
-    def fork(self, env: Mapping[str, str], directory: Path, log: Path) -> "Forked":
-        """Start the service."""
+    def fork(self, env: Mapping[str, str], directory: Path, log: Path, entry: str | None = None) -> "Forked":
+        """Start the service; `entry` is a module of the tests that runs it."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(ANSWER_SECONDS)
         connection.connect(self._address)
-        order = {"env": dict(env), "directory": str(directory), "log": str(log)}
+        order = {
+            "module": entry or self._module,
+            "path": [str(REPOSITORY)] if entry else [],
+            "env": dict(env),
+            "directory": str(directory),
+            "log": str(log),
+        }
         connection.sendall(json.dumps(order).encode() + b"\n")
         return Forked(connection)
 
@@ -105,11 +113,21 @@ class Forked:
 
 
 class PreforkedChild(Child):
-    """A `Child` that runs `python -m MODULE` by a fork."""
+    """A `Child` that runs `python -m module` by a fork; `entry` is a module of the tests that runs it instead."""
 
-    def __init__(self, name: str, module: str, *, log: Path, env: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        directory: Path,
+        entry: str | None = None,
+    ) -> None:
         super().__init__(name, [], log=log, env=env, directory=directory)
         self._module = module
+        self._entry = entry
 
     def start(self) -> None:
         """Start the process. Does nothing while it runs."""
@@ -117,5 +135,5 @@ class PreforkedChild(Child):
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
-        forked = prefork_server(self._module).fork(self._env or {}, self._directory, self.log)
+        forked = prefork_server(self._module).fork(self._env or {}, self._directory, self.log, self._entry)
         self._process = cast(subprocess.Popen[bytes], forked)

@@ -2,9 +2,9 @@
 
     python -P prefork_server.py MODULE FD
 
-FD is a listening Unix socket. A connection sends one line of JSON, `{"env", "directory", "log"}`, and is answered with
-the process id of `python -m MODULE` in that environment and, when it ended, with its exit code, negative for a signal,
-each on a line of its own.
+FD is a listening Unix socket. A connection sends one line of JSON, `{"module", "path", "env", "directory", "log"}`, and
+is answered with the process id of `python -m module` in that environment and, when it ended, with its exit code,
+negative for a signal, each on a line of its own. `module` is MODULE or one that runs it; `path` comes before sys.path.
 """
 
 import importlib
@@ -35,18 +35,18 @@ def main(module: str, descriptor: int) -> None:
             bind_to_parent(server, signal.SIGKILL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
-            _keep(module, connection)
+            _keep(connection)
         connection.close()
 
 
-def _keep(module: str, connection: socket.socket) -> NoReturn:
+def _keep(connection: socket.socket) -> NoReturn:
     # Between this server and the service: it can wait for the one and leave the other free to accept.
     keeper = os.getpid()
     with connection.makefile("rw") as stream:
         order = json.loads(stream.readline())
         pid = os.fork()
         if pid == 0:
-            _become(module, order, keeper, connection)
+            _become(order, keeper, connection)
         stream.write(f"{pid}\n")
         stream.flush()
         _, status = os.waitpid(pid, 0)
@@ -54,7 +54,7 @@ def _keep(module: str, connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _become(module: str, order: dict[str, Any], keeper: int, connection: socket.socket) -> NoReturn:
+def _become(order: dict[str, Any], keeper: int, connection: socket.socket) -> NoReturn:
     bind_to_parent(keeper, signal.SIGKILL)
     os.setsid()
     os.close(connection.detach())
@@ -67,10 +67,11 @@ def _become(module: str, order: dict[str, Any], keeper: int, connection: socket.
     os.chdir(order["directory"])
     os.environ.clear()
     os.environ.update(order["env"])
-    sys.argv = [module]
+    sys.argv = [order["module"]]
+    sys.path[:0] = order["path"]
     code: object = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     except BaseException:

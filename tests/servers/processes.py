@@ -1,7 +1,6 @@
 """The services as real child processes, which tests kill, pause and start again."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -26,19 +25,6 @@ PREFIXES = {"config_svc": "PARLEY_CONFIG_", "session_svc": "PARLEY_SESSION_", "c
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment without any setting of Parley but `extra`."""
     return {key: value for key, value in os.environ.items() if not key.startswith("PARLEY_")} | dict(extra)
-
-
-def migrate(database_url: str) -> None:
-    """Bring a database to config_svc's schema by its own command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "config_svc", "migrate"],
-        env=clean_environment({"PARLEY_CONFIG_DATABASE_URL": database_url}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, f"config_svc migrate: {done.stderr}"
 
 
 def wait_until_ended(pids: Iterable[int], timeout: float = STOP_SECONDS) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from config_svc.postgres.migrate import migrate
 from tests.servers.mock_model import MockModel
-from tests.servers.processes import ServiceProcess, migrate
+from tests.servers.processes import ServiceProcess
 from tests.servers.system import PATIENT_CONFIG, PATIENT_GATEWAY, PROVIDER
 
 

@@ -9,10 +9,11 @@ from typing import Any, Protocol, Self
 
 import httpx
 
+from config_svc.postgres.migrate import migrate
 from parley_client import Client, Servers
 from tests.servers.databases import is_migrated
 from tests.servers.mock_model import MODEL, MockModel
-from tests.servers.processes import READY_SECONDS, ServiceProcess, migrate
+from tests.servers.processes import READY_SECONDS, ServiceProcess
 from tests.servers.stores import PostgresServer, RedisServer
 
 PROVIDER = "mock"

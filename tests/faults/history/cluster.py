@@ -1,8 +1,6 @@
 """Three gateways, two session_svc, config_svc and real stores, with a fault proxy on every link between them."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,18 +8,18 @@ from typing import Any
 import psutil
 import redis
 
-from parley_cli.processes.child import Child
+from config_svc.postgres.migrate import migrate
 from parley_cli.processes.readiness import grpc_serves
 from servicekit.server import STARTED
 from tests.faults.proxy import FaultProxy, Proxies
 from tests.servers.mock_model import MODEL
-from tests.servers.processes import ServiceProcess, clean_environment, migrate
+from tests.servers.prefork import PreforkedChild
+from tests.servers.processes import ServiceProcess, clean_environment
 from tests.servers.stores import Choice, PostgresServer, RedisServer
 from tests.servers.system import PROVIDER
 
 LEASE_SECONDS = 2.0
 TOOL_SERVER = "counting"
-REPOSITORY = Path(__file__).parents[3]
 
 SESSION_SETTINGS = {"PARLEY_SESSION_LEASE": str(LEASE_SECONDS), "PARLEY_SESSION_CLAIM": "0.3"}
 GATEWAY_SETTINGS = {
@@ -40,15 +38,11 @@ GATEWAY_SETTINGS = {
 class Service(ServiceProcess):
     """A service process; `entry` is a module of the tests that patches it before it runs."""
 
-    def __init__(
-        self, module: str, env: Mapping[str, str], *, logs: Path, name: str, entry: list[str] | None = None
-    ) -> None:
+    def __init__(self, module: str, env: Mapping[str, str], *, logs: Path, name: str, entry: str | None = None) -> None:
         super().__init__(module, env, logs=logs, name=name)
         if entry is not None:
-            path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-            environment = clean_environment(self.settings) | {"PYTHONPATH": path}
-            command = [sys.executable, "-m", *entry]
-            self._child = Child(name, command, log=self.log, env=environment, directory=logs)
+            environment = clean_environment(self.settings)
+            self._child = PreforkedChild(name, module, log=self.log, env=environment, directory=logs, entry=entry)
 
     def serves(self) -> bool:
         """Whether it has started, whatever its peers do: faults go on. Whether all are ready is asked after them."""
@@ -67,8 +61,8 @@ class Cluster:
         *,
         gateways: int = 3,
         session_svcs: int = 2,
-        session_entry: list[str] | None = None,
-        gateway_entry: list[str] | None = None,
+        session_entry: str | None = None,
+        gateway_entry: str | None = None,
         session_settings: Mapping[str, str] | None = None,
         gateway_settings: Mapping[str, str] | None = None,
     ) -> None:

@@ -62,8 +62,8 @@ class Scenario:
     pace: float = 1.0
     quiet_phases: bool = True
     """Whether the run goes on when all is healed: probes, turns left alone, keys repeated, sessions outlived."""
-    session_entry: list[str] | None = None
-    gateway_entry: list[str] | None = None
+    session_entry: str | None = None
+    gateway_entry: str | None = None
     session_settings: Mapping[str, str] = field(default_factory=dict)
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
     enough: Callable[[History], bool] = lambda _: True

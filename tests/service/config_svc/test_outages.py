@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import make_url
 from structlog.testing import capture_logs
 
+from config_svc.postgres.migrate import migrate
 from config_svc.postgres.store import PostgresStore
 from config_svc.postgres.tail import why
 from parley.config.v1 import agent_config_service_pb2 as pb
@@ -25,7 +26,6 @@ from servicekit.errors import ServiceError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.databases import migrated_database
 from tests.servers.ports import free_port
-from tests.servers.processes import migrate
 from tests.servers.standby import Standby
 from tests.servers.stores import Choice, PostgresServer, libpq_url
 from tests.service.config_svc.conftest import Running, agent, publish, running
