@@ -9,15 +9,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
-import yaml
 from benchmarks.first_paint import appearance, first_paint_ms
 from playwright.sync_api import Browser, Route, ViewportSize, expect
 
 from tests.servers.browser import console_page, sign_in
 from tests.servers.mock_model import MODEL, Behaviour
-from tests.servers.system import PROVIDER, System
+from tests.servers.system import System
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
@@ -51,6 +49,30 @@ def test_a_key_opens_what_it_may_do_and_is_kept_nowhere(browser: Browser, system
         assert kept == ["{}", ""]
         page.reload()
         expect(page.get_by_label("API key")).to_have_value("")
+
+
+def test_what_a_key_may_not_do_is_not_in_the_page(browser: Browser, system: System) -> None:
+    assert system.chat("hello", "Hi", session_id="read-only").status_code == 200
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, key_of(system, "agents:read", "sessions:read"), "#/agents")
+        expect(page.get_by_role("navigation", name="Main").get_by_role("link")).to_have_text(["Agents", "Sessions"])
+        seen = {
+            "#/agents": page.get_by_role("link", name="hello", exact=True),
+            "#/agents/hello": page.get_by_label("Definition"),
+            "#/agents/hello/revisions": page.get_by_role("region", name="Revisions"),
+            "#/agents/~tools": page.get_by_role("heading", name="No tool servers yet"),
+            "#/sessions/read-only": page.get_by_role("article", name="Turn 1"),
+        }
+        for place, expected in seen.items():
+            page.evaluate("place => { location.hash = place; }", place)
+            expect(expected).to_be_visible()
+            words = page.locator("main :is(button:enabled, a.button)").all_text_contents()
+            assert set(words) <= {"Sessions", "Diff", "Export"}, (place, words)
+            for field in page.locator("section.card :is(input, textarea, select)").all():
+                expect(field).to_be_editable(editable=False)
+        page.evaluate("location.hash = '#/operate'")
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
 def test_it_is_painted_before_the_api_has_answered(browser: Browser, system: System) -> None:
@@ -119,11 +141,53 @@ def test_an_agent_is_tried_with_a_picture_its_prompt_and_the_same_by_program(bro
         expect(page.locator(".turnfacts")).to_have_count(2)
         expect(page.locator(".turnfacts").nth(1)).to_be_in_viewport()  # the end of the long answer is followed
         expect(page.get_by_role("link", name=re.compile("^s-"))).to_have_attribute("href", re.compile("#/sessions/s-"))
+
+
+def test_two_revisions_answer_side_by_side(browser: Browser, system: System) -> None:
+    system.create_agent("compared", memory={"max_messages": 2})
+    with system.client() as client:
+        assert client.patch("/v1/agents/compared", json={"instructions": "You are another."}).status_code == 200
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/try/compared")
         page.get_by_role("button", name="Compare two revisions").click()
-        message.fill("Both of you")
-        message.press("Enter")
-        expect(page.get_by_text("Both of you", exact=True)).to_have_count(2)
-        expect(page.locator(".turnfacts")).to_have_count(4)
+        columns = [page.get_by_role("region", name=f"Conversation {number}") for number in (1, 2)]
+        columns[0].get_by_label("Revision").select_option("1")
+        columns[1].get_by_label("Revision").select_option("2")
+        message = page.get_by_label("Message")
+        for number, text in enumerate(("Both of you", "And again"), 1):
+            message.fill(text)
+            message.press("Enter")
+            for revision, column in enumerate(columns, 1):
+                expect(column.get_by_text(text, exact=True)).to_be_visible()
+                expect(column.locator(".turnfacts")).to_have_count(number)
+                facts = column.locator(".turnfacts").last
+                expect(facts).to_contain_text(f"Revision{revision}")
+                expect(facts).to_contain_text(re.compile(r"First token[\d.]+ m?sTotal[\d.]+ m?sTokens\d+ in, \d+ out"))
+        asked = {(prompt[0]["content"], prompt[-1]["content"]) for prompt in system.model.prompts}
+        assert asked == {
+            (said, text) for said in ("You are a test.", "You are another.") for text in ("Both of you", "And again")
+        }
+        sessions = [column.get_by_role("link", name=re.compile("^s-")).inner_text() for column in columns]
+        assert sessions[0] != sessions[1]
+        message.fill("Once more")
+        page.get_by_role("button", name="Show prompt").click()
+        expect(page.get_by_role("dialog")).to_contain_text("The window leaves out")
+    with system.client() as client:
+        assert client.delete("/v1/agents/compared").status_code == 204
+
+
+def test_a_turn_is_seen_as_it_comes_and_can_be_stopped(browser: Browser, system: System) -> None:
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        sign_in(page, system.operator_key, "#/try/hello")
+        system.model.script(Behaviour(text="slowly it comes", hold_after_chunks=2))
+        page.get_by_label("Message").fill("Take your time")
+        page.get_by_label("Message").press("Enter")
+        expect(page.locator(".answer.busy")).to_contain_text("slowly")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("alert")).to_have_text("Stopped. Nothing of this turn was stored.")
+        system.model.release()
 
 
 def assert_runs(program: str, language: str, system: System) -> None:
@@ -142,92 +206,6 @@ def assert_runs(program: str, language: str, system: System) -> None:
     assert system.model.prompts[-1][-1] == system.model.prompts[0][-1], "the model was asked the same"
 
 
-def test_an_agent_is_written_as_form_and_yaml_compared_and_rolled_back(browser: Browser, system: System) -> None:
-    with console_page(browser, system.http_url) as watched:
-        page = watched.page
-        sign_in(page, system.operator_key, "#/agents/~new")
-        create = page.get_by_role("button", name="Create agent")
-        page.get_by_label("Id", exact=True).fill("Not an id")
-        page.get_by_label("Provider").select_option(PROVIDER)
-        page.get_by_label("Model", exact=True).fill(MODEL)
-        expect(page.locator(".field", has_text="Id").locator(".wrong").first).to_be_visible()
-        expect(create).to_be_disabled()
-        page.get_by_label("Id", exact=True).fill("helper")
-        text = page.get_by_label("Definition")
-        written = text.input_value().replace("You are a friendly assistant.", "You answer for {{company}}.")
-        text.fill(written + 'parameters: {"company": "Acme"}\n')
-        expect(page.get_by_label("company")).to_have_value("Acme")
-        page.get_by_label("Temperature").fill("9")
-        expect(page.get_by_text("must be at least 0 and at most 2")).to_have_count(2)
-        page.get_by_label("Temperature").fill("1.5")
-        expect(page.get_by_text("valid", exact=True)).to_be_visible()
-        create.click()
-        page.get_by_role("heading", name="helper").wait_for()
-        page.get_by_label("Instructions").fill("Be brief.")
-        page.get_by_label("Comment").fill("shorter")
-        page.get_by_role("button", name="Save as new revision").click()
-        expect(page.get_by_text("Revision 2 is now in use.")).to_be_visible()
-        page.get_by_role("link", name="Revisions").click()
-        expect(page.get_by_role("region", name="Revision 1 and 2")).to_contain_text("You answer for {{company}}.")
-        page.get_by_role("button", name="Roll back").click()
-        page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
-        expect(page.get_by_text("Revision 3 is now in use.")).to_be_visible()
-        page.get_by_role("link", name="Releases and usage").click()
-        expect(page.get_by_role("main")).to_contain_text("Applications can name a revision as helper@3")
-        page.get_by_role("button", name="Delete").click()
-        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-        page.get_by_label("Show deleted").check()
-        page.get_by_label("Filter").fill("helper")
-        page.get_by_role("button", name="Undelete").click()
-        page.get_by_role("dialog").get_by_role("button", name="Undelete").click()
-        expect(page.get_by_role("link", name="helper", exact=True)).to_be_visible()
-    with system.client() as client:
-        stored = client.get("/v1/agents/helper").json()
-        assert (stored["revision"], stored["instructions"]) == (3, "You answer for {{company}}.")
-        assert stored["parameters"] == {"company": "Acme"}
-        assert client.delete("/v1/agents/helper").status_code == 204
-
-
-def test_yaml_is_read_and_written_as_others_do(browser: Browser, system: System) -> None:
-    values = {
-        "text": "a: b # c",
-        "lines": "one\n\n two\nthree\n",
-        "open": "no\nend",
-        "yes": "yes",
-        "number": "1.0",
-        "odd": "\x1b[31m\u2028é",
-        "list": [1, -0.5, None, True, [], {}, [["x"]], {"a": {"b": ["c", {"d": "e"}]}}],
-        'quoted "key"': " space ",
-        "dash": "- x",
-    }
-    texts = ["a: 1\nb:\n- x\n- y: 'it''s'\n  z: >-\n    one\n    two\n", "# c\na: |+\n  x\n\nb: [1, 2]  # d\nc: ~\n"]
-    texts.append("- mcp: {tool_server: a-b, allow: [x y, 'it''s', \"q, z\"],  # e\n    url: https://a.b/c}\n")
-    texts.append("- {n: -1.5, of: [ true , ~, 1.0.0], 'k': {}, \"j\":[1]}\n")
-    refused = [
-        "a: &x 1",
-        "a: b: c",
-        "a:\n\tb: 1",
-        "a: 1\na: 2",
-        "---\na: 1\n---\nb: 2",
-        "a: [1, &x y]",
-        "a: {b: {c}",
-        "a: [b: ]]",
-        "a: !!int 3",
-    ]
-    with console_page(browser, system.http_url) as watched:
-        watched.page.goto("/console")
-        written, back, read, wrong = watched.page.evaluate(
-            """async ([values, texts, refused]) => { const { dump, load } = await import('/console/yaml.js');
-            const fails = text => { try { load(text); return 'taken'; } catch (error) { return error.message; } };
-            return [dump(values), load(dump(values)), texts.map(load), refused.map(fails)]; }""",
-            [values, texts, refused],
-        )
-    assert back == values
-    assert yaml.safe_load(written) == values
-    assert read == [yaml.safe_load(text) for text in texts]
-    assert [text for text in wrong if not text.startswith("Line ")] == []
-
-
 def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser: Browser, system: System) -> None:
     def ask(text: str, **fields: object) -> None:
         answer = system.chat("hello", text, session_id="case-1", user_id="ben", **fields)
@@ -238,8 +216,19 @@ def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser:
     with console_page(browser, system.http_url) as watched, ThreadPoolExecutor(1) as pool:
         page = watched.page
         sign_in(page, system.operator_key, "#/sessions")
+        page.get_by_label("Agent").fill("no-such-agent")
+        expect(page.get_by_role("heading", name="No sessions")).to_be_visible()
+        page.get_by_label("Agent").fill("hello")
         page.get_by_label("User", exact=True).fill("ben")
+        expect(page.get_by_role("region", name="Sessions").get_by_role("row")).to_have_count(2)
         page.get_by_role("link", name="case-1").click()
+        facts = page.locator("dl.facts").first
+        expect(facts).to_contain_text(
+            re.compile(r"Turns2Tokens\d+ in, \d+ outRevision1.*Expiresin \d+ (minute|hour|day)")
+        )
+        with page.expect_download() as exported:
+            page.get_by_role("button", name="Export", exact=True).click()
+        assert len(json.loads(exported.value.path().read_text())["messages"]) == 4
         expect(page.get_by_role("article", name="Turn 1")).to_contain_text("echo:2:My order is late")
         expect(page.get_by_role("article", name="Turn 2")).to_contain_text(MODEL)
         expect(page.get_by_role("article", name="Turn 2")).to_contain_text("in, ")
@@ -268,50 +257,6 @@ def test_a_conversation_is_looked_into_watched_forked_and_a_user_erased(browser:
         expect(dialog).to_contain_text('"deleted_sessions": 1')
     with system.client() as client:
         assert client.get("/v1/sessions/case-1").status_code == 404
-
-
-def test_an_installation_is_operated(browser: Browser, system: System) -> None:
-    assert system.chat("hello", "Hi").status_code == 200
-    with console_page(browser, system.http_url) as watched:
-        page = watched.page
-        sign_in(page, system.operator_key, "#/operate")
-        expect(page.get_by_role("status")).to_contain_text("ready")
-        gateways = page.get_by_role("region", name="Gateways")
-        expect(gateways).to_contain_text(f"{PROVIDER}: closed")
-        for peer in ("config_svc", "session_svc"):
-            expect(gateways).to_contain_text(f"{peer}: ok")
-            row = page.get_by_role("region", name="Services").get_by_role("row", name=re.compile(peer))
-            expect(row).to_contain_text("serving")
-        expect(page.get_by_role("img", name=re.compile("Turns a second over the last hour"))).to_be_visible(
-            timeout=40_000
-        )
-        expect(page.locator(".chart canvas")).to_have_count(6)
-        page.get_by_role("link", name="API keys").click()
-        page.get_by_role("button", name="New API key").click()
-        page.get_by_role("dialog").get_by_label("Name").fill("made in the console")
-        page.get_by_role("dialog").get_by_label("sessions:read").check()
-        page.get_by_role("button", name="Create key").click()
-        key = page.get_by_role("dialog").locator("code").inner_text()
-        page.keyboard.press("Escape")
-        row = page.get_by_role("row", name=re.compile("made in the console"))
-        expect(row).to_contain_text("sessions:read")
-        with httpx.Client(base_url=system.http_url, timeout=60, trust_env=False) as client:
-            caller = client.get("/v1/caller", headers={"Authorization": f"Bearer {key}"}).json()
-            assert (caller["scopes"], caller["project"]) == (["chat", "sessions:read"], "default")
-        row.get_by_role("button", name="Revoke").click()
-        page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-        expect(row).to_contain_text("revoked")
-        page.get_by_role("link", name="Projects").click()
-        page.get_by_label("New project").fill("from-the-console")
-        page.get_by_role("button", name="Create").click()
-        page.get_by_role("row", name=re.compile("from-the-console")).get_by_role("button", name="Delete").click()
-        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-        expect(page.get_by_role("row", name=re.compile("from-the-console"))).to_have_count(0)
-        page.get_by_role("link", name="Audit log").click()
-        page.get_by_label("Actor").fill("operator")
-        expect(page.get_by_role("row", name=re.compile("api_keys.revoke")).first).to_be_visible()
-        page.get_by_label("Resource").fill("no/such")
-        expect(page.get_by_role("heading", name="Nothing recorded")).to_be_visible()
 
 
 def test_pictures_of_it_are_in_the_readme(browser: Browser, system: System, tmp_path: Path) -> None:

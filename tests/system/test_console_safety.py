@@ -1,5 +1,6 @@
 """The console with texts that mean harm, with axe-core, on a phone and by keyboard."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -42,7 +43,8 @@ def hostile(guarded_system: System) -> Iterator[System]:
     with guarded_system.client() as client:
         visible = HOSTILE.replace("\x1b", "")
         agent = {"name": visible[:180], "instructions": HOSTILE, "labels": {"x": visible[:200]}}
-        guarded_system.create_agent(AGENT, **agent)
+        tool = {"name": "show", "description": visible, "parameters": {"type": "object"}}
+        guarded_system.create_agent(AGENT, tools=[{"client": tool}], **agent)
         client.patch(f"/v1/agents/{AGENT}", json={"instructions": HOSTILE * 2}, params={"comment": visible})
         server = {"id": "hostile", "name": visible[:180], "mcp": {"url": "https://mcp.example/mcp"}}
         assert client.post("/v1/tool_servers", json=server).status_code == 201
@@ -91,11 +93,24 @@ def test_texts_that_mean_harm_are_only_shown(browser: Browser, hostile: System) 
         expect(first).to_contain_text("[U+202E]evil")
         expect(page.get_by_role("button", name="Show all 700,000 characters")).to_be_visible()
         page.evaluate("path => { location.hash = path; }", f"#/try/{AGENT}")
-        hostile.model.script(Behaviour(text=HOSTILE * 20))
+        call = ("c1", "show", json.dumps({HOSTILE: HOSTILE}))
+        hostile.model.script(
+            Behaviour(text=HOSTILE * 20, reasoning=HOSTILE, tool_calls=(call,)), Behaviour(text=HOSTILE)
+        )
         page.get_by_label("Message").fill(HOSTILE)
         page.get_by_label("Message").press("Enter")
-        expect(page.locator(".turnfacts")).to_be_visible()
-        assert page.evaluate("typeof hacked") == "undefined"
+        page.get_by_label("show").fill(HOSTILE)
+        page.get_by_role("button", name="Send results").click()
+        expect(page.locator(".turnfacts")).to_have_count(2)
+        for name in ("Prompt", "Code"):
+            page.locator(".turnfacts").last.get_by_role("button", name=name).click()
+            expect(page.get_by_role("dialog")).to_contain_text("hacked=1")
+            found = page.evaluate(
+                """() => [typeof hacked, document.querySelectorAll(':is(main, dialog) :is(script, iframe, svg)').length,
+                /[\\u202e\\u001b]/.test(document.body.textContent)]"""
+            )
+            assert found == ["undefined", 0, False]
+            page.keyboard.press("Escape")
 
 
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(browser: Browser, hostile: System) -> None:

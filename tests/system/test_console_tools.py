@@ -116,11 +116,15 @@ def test_an_approved_call_shows_its_result_where_it_was_asked_for(
         page = watched.page
         sign_in(page, system.operator_key, "#/try/cashier")
         system.model.script(
-            Behaviour(tool_calls=(("c1", "charge", '{"amount": 30}'),)), Behaviour(text="It is charged.")
+            Behaviour(tool_calls=(("c1", "charge", '{"amount": 30}'),)),
+            Behaviour(text="It is charged.", hold_after_chunks=1),
         )
         say(page, "Charge")
         page.get_by_role("button", name="Approve").click()
         turns = page.locator("article.turn")
+        expect(turns.nth(1).locator(".answer.busy")).to_be_visible()
+        expect(turns.nth(1).locator(".toolcall .badge")).to_have_text("ok")  # while the turn goes on
+        system.model.release()
         expect(turns.nth(1).locator(".answer")).to_have_text("It is charged.")
         for turn in (0, 1):  # where it was asked for, and where it was made
             expect(turns.nth(turn).locator(".toolcall .badge")).to_have_text("ok")

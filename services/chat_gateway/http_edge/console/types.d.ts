@@ -17,7 +17,7 @@ type Where = { parts: string[], query: URLSearchParams };
 type Page = [string, string, string[], () => Promise<any>];
 type Known = { templates: any[], providers: any[], servers: any[], agents: any[] };
 type Draft = {
-  value: { [name: string]: any, tools?: any[] }, text: string, problem: string, error: any, busy: boolean, violations: any[], ready: boolean,
+  value: { [name: string]: any, tools?: any[] }, text: string, problem: string, error: any, busy: boolean, violations: any[], ready: boolean, write: boolean,
   failure: Failure, save: (query?: any) => void,
   wrong: (path: string) => string | undefined, set: (path: string, to: any) => void, setText: (text: string) => void,
 };

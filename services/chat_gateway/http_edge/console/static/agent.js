@@ -61,7 +61,7 @@ function Editor({ agent, isNew = false, onSaved, readOnly = false }) {
   const draft = useDraft('agents', agent, !readOnly, onSaved);
   if (error) return html`<${Problem} error=${error} />`;
   if (!known) return null;
-  return html`<${Problem} error=${draft.failure} /><div class="two"><${Form} draft=${draft} known=${known} isNew=${isNew} /><${Yaml} draft=${draft} /></div>
+  return html`<${Problem} error=${draft.failure} /><div class="two"><fieldset disabled=${readOnly}><${Form} draft=${draft} known=${known} isNew=${isNew} /></fieldset><${Yaml} draft=${draft} /></div>
     ${!readOnly && html`<div class="savebar card"><div class="row"><${Text} label="Comment (optional)" value=${comment} onInput=${setComment} placeholder="What changes, and why" />
       <button class="primary" disabled=${!draft.ready} onClick=${() => draft.save({ comment })}>${isNew ? 'Create agent' : 'Save as new revision'}</button></div></div>`}`;
 }

@@ -1,6 +1,6 @@
 /** The request as code: curl, Python, grpcurl. */
 import { tab } from './api.js';
-import { html, useState } from './lib.js';
+import { html, json, useState } from './lib.js';
 import { Copy, Dialog } from './ui.js';
 
 const LONG = 2000;
@@ -20,8 +20,8 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 function python(value) {
   if (typeof value === 'boolean') return value ? 'True' : 'False';
   if (Array.isArray(value)) return `[${value.map(python).join(', ')}]`;
-  if (value && typeof value === 'object') return `{${Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${python(v)}`).join(', ')}}`;
-  return value == null ? 'None' : JSON.stringify(value);
+  if (value && typeof value === 'object') return `{${Object.entries(value).map(([k, v]) => `${json(k)}: ${python(v)}`).join(', ')}}`;
+  return value == null ? 'None' : json(value);
 }
 
 /** @param {any} body */
@@ -29,19 +29,19 @@ function curl(body) {
   const lines = [`curl -N ${location.origin}/v1/chat/completions`, "-H 'Content-Type: application/json'"];
   if (tab.key) lines.push('-H "Authorization: Bearer $PARLEY_API_KEY"');
   if (tab.project) lines.push(`-H ${quoted(`X-Project-ID: ${tab.project}`)}`);
-  return [...lines, `-d ${quoted(JSON.stringify(readable(body)))}`].join(' \\\n  ');
+  return [...lines, `-d ${quoted(json(readable(body)))}`].join(' \\\n  ');
 }
 
 /** @param {any} body */
 function openai(body) {
   const { model, messages = [], stream_options, stream, ...extra } = readable(body);
   const key = tab.key ? 'os.environ["PARLEY_API_KEY"]' : '"-"';
-  const more = tab.project ? `, default_headers={"X-Project-ID": ${JSON.stringify(tab.project)}}` : '';
+  const more = tab.project ? `, default_headers={"X-Project-ID": ${json(tab.project)}}` : '';
   return `${tab.key ? 'import os\n\n' : ''}from openai import OpenAI
 
 client = OpenAI(base_url="${location.origin}/v1", api_key=${key}${more})
 stream = client.chat.completions.create(
-    model=${JSON.stringify(model)},
+    model=${json(model)},
     messages=${python(messages)},
     stream=True,
     extra_body=${python(extra)},
@@ -69,7 +69,7 @@ function grpcurl(body) {
   };
   const plain = location.protocol === 'https:' ? '' : ' -plaintext';
   const key = tab.key ? ' -H "Authorization: Bearer $PARLEY_API_KEY"' : '';
-  return `grpcurl${plain}${key} \\\n  -d ${quoted(JSON.stringify({ input }))} \\\n  ${tab.grpc} parley.chat.v1.ChatService/StreamComplete`;
+  return `grpcurl${plain}${key} \\\n  -d ${quoted(json({ input }))} \\\n  ${tab.grpc} parley.chat.v1.ChatService/StreamComplete`;
 }
 
 /** @type {Record<string, (body: any) => string>} */

@@ -1,6 +1,6 @@
 /** A resource edited as form and YAML, validated by the gateway while typing. */
 import { call } from './api.js';
-import { html, useEffect, useState } from './lib.js';
+import { clean, html, useEffect, useState } from './lib.js';
 import { Badge, Field } from './ui.js';
 import { dump, load } from './yaml.js';
 
@@ -60,7 +60,7 @@ export function useDraft(kind, initial, write, onSaved) {
   const violations = checked.error?.violations ?? [];
   /** @type {Act} */ const wrong = (path) => violations.find((one) => one.field === path)?.description;
   const ready = !draft.problem && !checked.error && !checked.busy;
-  return { ...draft, ...checked, failure, violations, wrong, set, setText, save, ready };
+  return { ...draft, ...checked, write, failure, violations, wrong, set, setText, save, ready };
 }
 
 /** @param {YamlProps} p */
@@ -68,9 +68,9 @@ export function Yaml({ draft }) {
   const lines = Math.min(Math.max(draft.text.split('\n').length + 1, 12), 44);
   return html`<section class="card" aria-label="YAML"><header><h2>YAML</h2><${Verdict} draft=${draft} /></header>
     <${Field} label="Definition" error=${draft.problem} input=${(attributes) => html`<textarea ...${attributes} class="code" rows=${lines}
-      spellcheck=${false} value=${draft.text} onInput=${(e) => draft.setText(e.target.value)} />`} />
-    ${draft.violations.length > 0 && html`<ul class="violations">${draft.violations.map((one) => html`<li class="wrong"><code>${one.field || 'general'}</code> ${one.description}</li>`)}</ul>`}
-    ${draft.error && !draft.violations.length && html`<p class="wrong">${draft.error.message}</p>`}</section>`;
+      spellcheck=${false} readonly=${!draft.write} value=${draft.text} onInput=${(e) => draft.setText(e.target.value)} />`} />
+    ${draft.violations.length > 0 && html`<ul class="violations">${draft.violations.map((one) => html`<li class="wrong"><code>${one.field || 'general'}</code> ${clean(one.description)}</li>`)}</ul>`}
+    ${draft.error && !draft.violations.length && html`<p class="wrong">${clean(draft.error.message)}</p>`}</section>`;
 }
 
 /** @param {VerdictProps} p */

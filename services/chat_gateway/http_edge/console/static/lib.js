@@ -56,6 +56,9 @@ export function clean(value) {
   });
 }
 
+/** JSON that shows them, too, and means the same. @param {unknown} value */
+export const json = (value) => JSON.stringify(value).replace(CONTROL, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
 /** The same, cut to a length. @param {unknown} value @param {number} max */
 export function short(value, max = 200) {
   const text = String(value ?? '');

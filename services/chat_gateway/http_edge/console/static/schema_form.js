@@ -48,14 +48,12 @@ function Property({ name, schema, root, value, required, onInput, error }) {
 /** @param {SchemaFormProps} p */
 export function SchemaForm({ schema, value, path, wrong, set }) {
   const [name, setName] = useState('');
-  const known = Object.entries(schema.properties ?? {});
   const others = Object.keys(value ?? {}).filter((one) => !schema.properties?.[one]);
   const open = schema.additionalProperties !== false;
   const rule = typeof schema.additionalProperties === 'object' ? schema.additionalProperties : null;
-  return html`${known.map(([one, its]) => html`<${Property} key=${one} name=${one} schema=${its} root=${schema} value=${value?.[one]} required=${schema.required?.includes(one)}
-      error=${wrong(`${path}.${one}`)} onInput=${(to) => set(`${path}.${one}`, to)} />`)}
-    ${others.map((one) => html`<${Property} key=${one} name=${one} schema=${rule ?? { type: typeof value[one] === 'object' ? 'json' : typeof value[one] }} root=${schema} value=${value[one]}
-      error=${wrong(`${path}.${one}`)} onInput=${(to) => set(`${path}.${one}`, to)} />`)}
+  const rows = [...Object.entries(schema.properties ?? {}), ...others.map((one) => [one, rule ?? { type: typeof value[one] === 'object' ? 'json' : typeof value[one] }])];
+  return html`${rows.map(([one, its]) => html`<${Property} key=${one} name=${one} schema=${its} root=${schema} value=${value?.[one]} required=${schema.required?.includes(one)}
+      error=${wrong(`${path}.${one}`)} onInput=${(/** @type {any} */ to) => set(`${path}.${one}`, to)} />`)}
     ${open && html`<div class="row wide"><${Text} label="Another parameter" value=${name} onInput=${setName} placeholder="name" />
       <button type="button" disabled=${!/^[\w-]+$/.test(name) || others.includes(name)} onClick=${() => { set(`${path}.${name}`, ' '); setName(''); }}>Add</button></div>`}`;
 }

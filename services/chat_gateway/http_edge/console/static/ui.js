@@ -19,9 +19,8 @@ export function Field({ label, error, hint, wide, input }) {
 
 /** @param {TextProps} p */
 export function Text({ label, value, onInput, error, hint, wide, lines, ...more }) {
-  return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => (lines
-    ? html`<textarea ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`
-    : html`<input ...${attributes} ...${more} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`)} />`;
+  return html`<${Field} ...${{ label, error, hint, wide }} input=${(attributes) => html`
+    <${lines ? 'textarea' : 'input'} ...${attributes} ...${more} rows=${lines} dir="auto" value=${value ?? ''} onInput=${(e) => onInput(e.target.value)} />`} />`;
 }
 
 /** @param {SelectProps} p */
