@@ -80,6 +80,10 @@ class McpClient:
         self._offer: Offer | None = None
         self._listed_at = 0.0
         self._stale = True
+        self._unlisted: tuple[float, ServerUnavailable] | None = None
+        """Whoever asked before this time gets this failure: a listing that hangs costs one turn its time, not each."""
+        self._listing_pause = 0.0
+        self._calls = 0
         self._refused: tuple[float, ServerUnavailable | EgressDenied] | None = None
         self._pause = 0.0
         self._closed = False
@@ -89,35 +93,55 @@ class McpClient:
         return redaction_of(self._credentials.secrets())
 
     async def offer(self) -> Offer:
+        asked = self._clock()
         async with self._listing:
             began = self._clock()
             if self._offer is not None and not self._stale and began - self._listed_at < self._times.fresh:
                 return self._offer
+            if self._unlisted is not None and asked < self._unlisted[0]:
+                raise self._unlisted[1].with_traceback(None)
             await load_sdk()  # once, and not at the cost of this server's time
             self._stale = False  # what changes from here on makes it stale again
             try:
                 async with asyncio.timeout(self._times.listing):
                     self._offer, self._listed_at = await self._list(), began
+            except TimeoutError:
+                self._stale = True
+                raise await self._hangs() from None
             except BaseException as error:
                 self._stale = True
-                if isinstance(error, TimeoutError):
-                    raise ServerUnavailable("did not list its tools in time") from None
+                if isinstance(error, ServerUnavailable):
+                    self._unlisted = self._clock(), error
                 raise
+            self._unlisted, self._listing_pause = None, 0.0
             return self._offer
 
     async def call(self, tool: str, arguments: Mapping[str, Any], options: CallOptions) -> ToolResult:
         loop = asyncio.get_running_loop()
         ends = loop.time() + options.seconds
-        result, again = await self._try(tool, arguments, options, options.seconds)
-        left = ends - loop.time()
-        if again and left > 0.05:
-            result, _ = await self._try(tool, arguments, options, left)
+        self._calls += 1
+        try:
+            result, again = await self._try(tool, arguments, options, options.seconds)
+            left = ends - loop.time()
+            if again and left > 0.05:
+                result, _ = await self._try(tool, arguments, options, left)
+        finally:
+            self._calls -= 1
         return result
 
     async def close(self) -> None:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+    async def _hangs(self) -> ServerUnavailable:
+        """Notes that the server does not list its tools; its session is replaced, unless calls are under way in it."""
+        self._listing_pause = min(2 * self._listing_pause or _FIRST_PAUSE, _MAX_PAUSE)
+        if self._session is not None and not self._calls:
+            await self._drop(self._session)
+        error = ServerUnavailable("did not list its tools in time")
+        self._unlisted = self._clock() + self._listing_pause, error
+        return error
 
     async def _list(self) -> Offer:
         sdk = await load_sdk()
@@ -199,7 +223,7 @@ class McpClient:
             if self._session is not None and not self._session.ended:
                 return self._session
             if self._refused is not None and self._clock() < self._refused[0]:
-                raise self._refused[1]
+                raise self._refused[1].with_traceback(None)
             if self._session is not None and self._paced:
                 self._session = None
                 self._pace()
