@@ -310,6 +310,7 @@ REPLIES: Mapping[type[Call], Mapping[bytes, Any]] = {
         b"mismatch": Mismatch,
         b"reused": Reused,
         b"session_full": SessionIsFull,
+        b"lost": Lost,
     },
     Renew: {b"ok": RenewOk, b"interrupted": Interrupted, b"cancelled": Cancelled, b"lost": Lost},
     Commit: {

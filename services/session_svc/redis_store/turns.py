@@ -334,6 +334,8 @@ class RedisTurns:
                 raise SessionFull(key.session_id, self._limits.turns_per_session)
             case replies.Reused():
                 raise IdempotencyKeyReused(turn.request.request_id if turn.request else "")
+            case replies.Lost():
+                raise LeaseLost(key.session_id)
         raise SessionNotFound(key.session_id)
 
     async def _replayed(self, key: SessionKey, replay: replies.Replay) -> Replayed | None:

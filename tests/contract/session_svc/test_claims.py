@@ -246,11 +246,35 @@ async def test_a_turn_that_is_begun_again_does_not_interrupt_itself(bench: Bench
     await bench.journals.append(NewEvents(taken.lease, 1, (b"more",)))
     assert await claims(bench).claim() is None
     await claims(bench).hand_over(taken.lease, queued=False)
-    with pytest.raises(SessionBusy):
+    with pytest.raises(LeaseLost):
         await bench.begun("t1", **ways)
     await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
     await bench.begun("t2")
     assert await end_of(bench) is UnheardEnd.LOST
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_turn_that_has_ended_is_not_begun_again(bench: Bench, *, is_first: bool) -> None:
+    """BeginTurn of a turn that was taken over and then interrupted: it arrives after that, and finds the session free,
+    gone, or another turn in it, which it does not interrupt.
+    """
+    ways: dict[str, object] = {"busy": BusyPolicy.INTERRUPT}
+    if not is_first:
+        await bench.turn("t0")
+    await queued(bench, **ways)
+    await claimed(bench)
+    other = await bench.begun("t2", **ways)
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            await bench.begun("t1", **ways)
+        assert await end_of(bench) is UnheardEnd.INTERRUPTED
+        await bench.turns.abort(other.lease)
+    third = await bench.begun("t3")
+    assert third.created is is_first
+    await bench.commit(third)
+    with pytest.raises(LeaseLost):
+        await bench.begun("t1", **ways)
+    assert await end_of(bench) is UnheardEnd.INTERRUPTED
 
 
 async def test_who_lost_a_turn_does_not_hide_it_from_those_who_look_for_it(bench: Bench) -> None:

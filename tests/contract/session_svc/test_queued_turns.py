@@ -84,7 +84,7 @@ async def test_the_queue_of_a_project_is_bounded(bench: Bench) -> None:
     await claimed(bench)
     await claimed(bench)
     assert claims(bench).queued == BOUNDS.pickup.queued - 1
-    await queued(bench, "more", "other")
+    await queued(bench, "again", "other")
 
 
 async def test_a_queued_turn_is_cancelled_at_once(bench: Bench) -> None:

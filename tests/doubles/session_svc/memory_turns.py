@@ -99,7 +99,11 @@ class MemoryTurns:
 
     def _answer_without_lease(self, turn: BeginTurn, waiter_id: str, stored: Stored | None) -> Begun | Replayed | None:
         state, key = self._state, turn.key
+        known = state.journals.get(key, {}).get(turn.turn_id)
+        is_over = known is not None and (known.ended_ms or stored is None or stored.turn_id != turn.turn_id)
         if stored is None:
+            if known is not None and known.user_id == turn.user_id:
+                raise LeaseLost(key.session_id)
             if turn.must_exist:
                 raise SessionNotFound(key.session_id)
             return None
@@ -117,6 +121,8 @@ class MemoryTurns:
         if is_own and stored.until_ms > state.now():
             stored.waiter_id = waiter_id
             return self._begun(turn, stored)
+        if is_own or is_over:
+            raise LeaseLost(key.session_id)
         limits = state.limits
         if not turn.may_cut and self._full(stored):
             raise SessionFull(key.session_id, limits.turns_per_session)
@@ -147,8 +153,6 @@ class MemoryTurns:
                 if turn.join_repeat:
                     state.running[key, stored.turn_id] = state.now() + state.limits.lease_ms
                     return Joined(key, stored.turn_id)
-                policy = BusyPolicy.WAIT
-            if stored.turn_id == turn.turn_id:
                 policy = BusyPolicy.WAIT
             if policy is BusyPolicy.INTERRUPT:
                 stored.interrupted = [stored.token, *stored.interrupted][:4]
@@ -189,7 +193,7 @@ class MemoryTurns:
         state, now = self._state, self._state.now()
         if stored is None:
             left = state.journals.get(turn.key, {})
-            if turn.turn_id in left or any(journal.user_id != turn.user_id for journal in left.values()):
+            if any(journal.user_id != turn.user_id for journal in left.values()):
                 state.journals.pop(turn.key)
         elif stored.turn_id != turn.turn_id:
             why = UnheardEnd.INTERRUPTED if state.held(stored) else UnheardEnd.LOST

@@ -121,8 +121,9 @@ class TurnServiceServicer:
         Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
         turn_id: the lease then is the one that the first try took.
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
-        nothing behind, in no limit either.
+        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE,
+        LEASE_LOST (the turn has begun before, and has ended or was handed over). A turn that is refused leaves nothing
+        behind, in no limit either.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

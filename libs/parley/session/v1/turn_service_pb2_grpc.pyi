@@ -38,8 +38,9 @@ class TurnServiceStub:
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
-    nothing behind, in no limit either.
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE,
+    LEASE_LOST (the turn has begun before, and has ended or was handed over). A turn that is refused leaves nothing
+    behind, in no limit either.
     """
     ReadParts: _grpc.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]
     """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
@@ -117,8 +118,9 @@ class TurnServiceAsyncStub(TurnServiceStub):
     Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
     turn_id: the lease then is the one that the first try took.
     Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
-    nothing behind, in no limit either.
+    IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE,
+    LEASE_LOST (the turn has begun before, and has ended or was handed over). A turn that is refused leaves nothing
+    behind, in no limit either.
     """
     ReadParts: _aio.UnaryUnaryMultiCallable[_turn_service_pb2.ReadPartsRequest, _turn_service_pb2.ReadPartsResponse]  # type: ignore[assignment]
     """Returns contents that stored turns name (`ContentPart.kept`), whole; those that the session keeps no more are left
@@ -199,8 +201,9 @@ class TurnServiceServicer(metaclass=_abc_1.ABCMeta):
         Where the request id is known it takes no lease and returns the stored turn instead. Safe to retry with the same
         turn_id: the lease then is the one that the first try took.
         Fails: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_AGENT_MISMATCH, AGENT_DELETED, SESSION_BUSY, TURN_QUEUE_FULL,
-        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE. A turn that is refused leaves
-        nothing behind, in no limit either.
+        IDEMPOTENCY_KEY_REUSED, SESSION_FULL, RATE_LIMITED, TURN_DAMAGED, TURN_NOT_FOUND, MESSAGE_TOO_LARGE,
+        LEASE_LOST (the turn has begun before, and has ended or was handed over). A turn that is refused leaves nothing
+        behind, in no limit either.
         """
 
     @_abc_1.abstractmethod

@@ -9,15 +9,23 @@
 -- Reply mismatch: agent_uid
 -- Reply reused
 -- Reply session_full
+-- Reply lost
 local turn_id, waiter_id, wait_ms, policy, max_waiters, lease_ms, claim_ms, agent_id, agent_uid, user, must_exist, idle_ms,
   lifetime_ms, request, digest, metadata, max_turns, joins, keep_ms = unpack(ARGV)
 wait_ms, claim_ms, max_turns, must_exist = tonumber(wait_ms), tonumber(claim_ms), tonumber(max_turns), must_exist == '1'
 
-local session = load()
+local session, left = load(), nil
 
 local function refuse(...)
   waiters().give_up('turn', turn_id, claim_ms)
   return {...}
+end
+
+-- Whether the turn has begun before, and is over: a late begin must not begin it anew, nor take its journal away.
+local function is_over(journals)
+  if not journals or not string.find(journals, turn_id, 1, true) then return false end
+  local record = journal().of(turn_id)
+  return record and (record.ended > 0 or not session or session.turn ~= turn_id)
 end
 
 if session then
@@ -29,24 +37,24 @@ if session then
   if number and not same_request(known, digest) then return refuse('reused') end
   if number then return refuse('replay', number, session.first, session.fields) end
   local is_own = session.turn == turn_id and session.held
-  if is_own and session.lease_until <= now then
-    if pickup_of(session).released then
-      policy = 'wait' -- for whoever takes it over
-    else -- nobody has: its holder goes on, as with a renewal
-      local pickup_ms = session.busy_until - session.lease_until
-      session.lease_until = now + lease_ms
-      redis.call('HSET', META, 'until', digits(session.lease_until))
-      keep_until(session.expire, session.lease_until + pickup_ms, session.parts)
-      redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
-    end
+  if is_own and session.lease_until <= now and not pickup_of(session).released then
+    -- Nobody has taken it over: its holder goes on, as with a renewal.
+    local pickup_ms = session.busy_until - session.lease_until
+    session.lease_until = now + lease_ms
+    redis.call('HSET', META, 'until', digits(session.lease_until))
+    keep_until(session.expire, session.lease_until + pickup_ms, session.parts)
+    redis.call('PEXPIREAT', JOURNAL, digits(redis.call('PEXPIRETIME', META)))
   end
   if is_own and session.lease_until > now then
     redis.call('HSET', META, 'call', waiter_id)
     return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields, session.children and 1 or 0}
   end
+  if is_own or is_over(session.journals) then return refuse('lost') end
   if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('session_full') end
-elseif must_exist then
-  return refuse('missing')
+else
+  left = redis.call('HMGET', META, 'journals', 'user_id', 'agent_id', 'new', 'turn', 'interrupted')
+  if (left[2] or '') == user and is_over(left[1]) then return refuse('lost') end
+  if must_exist then return refuse('missing') end
 end
 
 local repeated = session and session.held and request ~= '' and session.request == request
@@ -57,7 +65,7 @@ if repeated then
 end
 
 local interrupted = nil
-if session then interrupted = session.interrupted else interrupted = redis.call('HGET', META, 'interrupted') end
+if session then interrupted = session.interrupted else interrupted = left[6] end
 local free_at, queued, retry_ms = nil, true, 0
 if session and session.held then
   if policy == 'interrupt' then
@@ -115,8 +123,7 @@ local token, lease_until = math.max(now, (session and session.token or 0) + 1), 
 local created = not session or session.new
 local journals = nil
 if not session then -- one that turns were to make and did not, whose journals say how they ended
-  local left = redis.call('HMGET', META, 'journals', 'user_id', 'agent_id', 'new', 'turn')
-  if left[1] and (left[2] or '') == user and (left[4] or not left[3]) and not journal().of(turn_id) then
+  if left[1] and (left[2] or '') == user and (left[4] or not left[3]) then
     if left[5] then end_unheard(left[5], 'lost', tonumber(keep_ms)) end
     journals = redis.call('HGET', META, 'journals')
   end
