@@ -39,4 +39,5 @@ def parley(tmp_path: Path, mock_model: MockModel) -> Iterator[Parley]:
     folder.mkdir()
     parley = Parley(folder, {"PARLEY_PROVIDERS": json.dumps({"mock": {"base_url": mock_model.url}})})
     yield parley
-    parley.run("down")
+    if (folder / ".parley").exists():
+        parley.run("down")

@@ -69,9 +69,9 @@ def up(
 def down(data: Data = Path(".parley")) -> None:
     """Stop the system that runs in a data folder. Succeeds if none runs."""
     with _everything_installed():
-        from parley_cli.local import up as running
+        from parley_cli.local import down as stopping
         from parley_cli.local.data_directory import DataDirectory
-    stopped = running.down(DataDirectory(data))
+    stopped = stopping.down(DataDirectory(data))
     echo(f"stopped the system in {data}" if stopped else f"no system runs in {data}")
 
 

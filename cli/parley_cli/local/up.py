@@ -1,6 +1,5 @@
 """`parley up`: bring everything up in order, say hello, watch, and take everything down again."""
 
-import os
 import shlex
 import signal
 import subprocess
@@ -24,7 +23,6 @@ from parley_cli.processes.supervisor import Restarter
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DETACHED_READY_SECONDS = 300.0
-DOWN_SECONDS = 180.0
 POLL_SECONDS = 0.1
 
 
@@ -163,17 +161,3 @@ def _wait_until_ready(data: DataDirectory, process: "subprocess.Popen[bytes]", l
             raise LocalError(last_line(log).removeprefix("parley: "))
         time.sleep(POLL_SECONDS)
     raise LocalError(f"the system was not ready after {DETACHED_READY_SECONDS:g} s (log {log})")
-
-
-def down(data: DataDirectory) -> bool:
-    """Stops the system of a data directory, and waits for its end; returns whether there was one. Idempotent."""
-    pid = data.owner()
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + DOWN_SECONDS
-    while data.owner() == pid:
-        if time.monotonic() > deadline:
-            raise LocalError(f"`parley up` (pid {pid}) has not ended after {DOWN_SECONDS:g} s")
-        time.sleep(POLL_SECONDS)
-    return True
