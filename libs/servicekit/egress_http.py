@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import ipaddress
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.request import getproxies
@@ -17,6 +16,7 @@ from yarl import URL
 
 from servicekit.egress import EgressDenied, EgressRules, Target
 from servicekit.proxies import proxy_for
+from servicekit.tls import system_authorities
 from servicekit.version import release
 
 MAX_REDIRECTS = 5
@@ -181,7 +181,7 @@ class _GuardedConnector(aiohttp.TCPConnector):
             limit=max_connections,
             limit_per_host=max(max_connections // _HOST_SHARE, _MIN_PER_HOST),
             keepalive_timeout=_IDLE_SECONDS,
-            ssl=ssl.create_default_context(),
+            ssl=system_authorities(),
             resolver=_Resolver() if resolver is None else resolver,
             use_dns_cache=False,
         )

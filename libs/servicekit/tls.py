@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import ssl
@@ -180,6 +181,19 @@ def server_context(source: Certificates) -> ssl.SSLContext:
 
     context.sni_callback = newest  # asked without a name, too
     return context
+
+
+def system_authorities() -> ssl.SSLContext:
+    """Returns what HTTPS clients trust by default: the system's authorities, or `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+
+    Clients share it, since reading a hundred certificates takes longer than most of their calls: do not change it.
+    """
+    return _trusting(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _trusting(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:

@@ -20,6 +20,7 @@ from yarl import URL
 from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderUnavailable
 from servicekit.errors import ServiceError
 from servicekit.proxies import proxy_for
+from servicekit.tls import system_authorities
 from servicekit.version import release
 
 IDLE_SECONDS = 4.0
@@ -106,7 +107,7 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     def __init__(self, *, idle_seconds: float) -> None:
-        super().__init__(limit=0, keepalive_timeout=idle_seconds, ssl=ssl.create_default_context())
+        super().__init__(limit=0, keepalive_timeout=idle_seconds, ssl=system_authorities())
         # A partial is invariant in what it makes.
         self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 

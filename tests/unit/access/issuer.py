@@ -13,24 +13,28 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 AUDIENCE = "parley"
 
 
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class Issuer:
     """Signs tokens, publishes its keys; `broken` makes it answer 500, `asked` counts what it was asked.
 
-    `instead` makes what it answers to a request for its keys, `streamed` writes it.
+    `instead` makes what it answers to a request for its keys, `streamed` writes it. `first` is its first key, a new
+    one by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: rsa.RSAPrivateKey | None = None) -> None:
         self.url = ""
         self.broken = False
         self.jwks_uri = ""
         self.instead: Callable[[], web.Response] | None = None
         self.streamed: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
         self.asked: list[str] = []
-        self.keys: dict[str, Any] = {}
-        self.add_rsa("first")
+        self.keys: dict[str, Any] = {"first": first or rsa_key()}
 
     def add_rsa(self, key_id: str) -> None:
-        self.keys[key_id] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.keys[key_id] = rsa_key()
 
     def add_ec(self, key_id: str) -> None:
         self.keys[key_id] = ec.generate_private_key(ec.SECP256R1())
@@ -70,8 +74,8 @@ class Issuer:
 
 
 @contextlib.asynccontextmanager
-async def serving_issuer() -> AsyncIterator[Issuer]:
-    issuer = Issuer()
+async def serving_issuer(first: rsa.RSAPrivateKey | None = None) -> AsyncIterator[Issuer]:
+    issuer = Issuer(first)
     app = web.Application()
     app.router.add_get("/jwks", issuer.serve)
     app.router.add_get("/.well-known/openid-configuration", issuer.serve)

@@ -12,6 +12,7 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
 
 from access.api_key import digest_of
@@ -21,13 +22,19 @@ from access.oidc import OidcTokens
 from access.oidc_settings import OidcIssuer
 from access.settings import AccessSettings
 from servicekit.errors import Unavailable
-from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
+from tests.unit.access.issuer import AUDIENCE, Issuer, rsa_key, serving_issuer
 from tests.unit.access.keys import Clock
 
 
+@pytest.fixture(scope="module")
+def first_key() -> rsa.RSAPrivateKey:
+    """Finding primes takes longer than any of these tests."""
+    return rsa_key()
+
+
 @pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    async with serving_issuer() as running:
+async def issuer(first_key: rsa.RSAPrivateKey) -> AsyncIterator[Issuer]:
+    async with serving_issuer(first_key) as running:
         yield running
 
 

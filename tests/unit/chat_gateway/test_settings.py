@@ -21,18 +21,27 @@ from tests.servers.processes import clean_environment
         ('{"a": {"base_url": "http://x", "api_key": "sk-1"}}', "PARLEY_PROVIDERS: a.api_key: Extra inputs are not"),
     ],
 )
-def test_a_wrong_variable_is_one_line_with_its_name(providers: str, complaint: str) -> None:
+def test_a_wrong_variable_is_one_line_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, providers: str, complaint: str
+) -> None:
+    monkeypatch.setenv("PARLEY_PROVIDERS", providers)
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings()
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(complaint)
+
+
+def test_a_process_with_a_wrong_variable_says_so_and_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "chat_gateway"],
-        env=clean_environment({"PARLEY_PROVIDERS": providers}),
+        env=clean_environment({"PARLEY_PROVIDERS": '{"a": {}}'}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"chat_gateway: cannot start: {complaint}")
+    assert done.stderr == "chat_gateway: cannot start: PARLEY_PROVIDERS: a.base_url: is required\n"
 
 
 def test_a_provider_has_bounds_of_its_own() -> None:

@@ -17,7 +17,7 @@ from servicekit.peers import peer_names
 from servicekit.rotation import RotatingChannel
 from servicekit.server import GrpcServer, serving
 from servicekit.settings import ServiceSettings
-from servicekit.tls import BadCertificates, Certificates, TlsFiles, certificates, server_context
+from servicekit.tls import BadCertificates, Certificates, TlsFiles, certificates, server_context, system_authorities
 from tests.servers.certificates import Authority, CertificateFolder
 
 GATEWAY = "spiffe://parley.test/gateway"
@@ -342,3 +342,14 @@ async def test_no_files_mean_no_tls() -> None:
     async with certificates(None) as source:
         assert source is None
     assert not isinstance(open_channel("127.0.0.1:1"), RotatingChannel)
+
+
+def test_clients_share_what_they_trust_until_the_environment_names_others(
+    authority: Authority, server_files: CertificateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = system_authorities()
+    assert system_authorities() is trusted
+    monkeypatch.setenv("SSL_CERT_FILE", str(server_files.ca))
+    assert [found["subject"] for found in system_authorities().get_ca_certs()] == [
+        found["subject"] for found in ssl.create_default_context(cafile=str(server_files.ca)).get_ca_certs()
+    ]
