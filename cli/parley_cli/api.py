@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,11 +105,15 @@ class Api:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = (url or os.environ.get("PARLEY_URL") or DEFAULT_URL).rstrip("/")
         try:
+            loopback = is_loopback_url(self.url)
+            # Reading all authorities takes longer than most commands; where nothing is encrypted, none is trusted.
+            unencrypted = loopback and self.url.startswith("http:")
             self._http = httpx.Client(
                 base_url=self.url,
                 headers=headers | ({"X-Project-ID": project} if project else {}),
                 timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
-                trust_env=not is_loopback_url(self.url),
+                trust_env=not loopback,
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if unencrypted else True,
             )
         except (ImportError, ValueError, httpx.InvalidURL, OSError) as error:  # a proxy, certificates, or the URL
             raise LocalError(" ".join(f"cannot connect to {self.url}: {error}".split())) from None
