@@ -159,6 +159,7 @@ class BackgroundTurns:
                 raise SessionFull(begun.session_id, begun.full_turns)
             if begun.pinned_revision and not request.agent_revision:
                 config = await self._configs.at_revision(config, begun.pinned_revision)
+                _check(request, config)
             begin_time = datetime.now(UTC)
             written = resumption_of(request, config, digest, begin_time)
             first = TurnBegun(config.id, config.revision, begun.created, begin_time, written, request.notes)

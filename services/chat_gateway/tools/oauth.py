@@ -60,7 +60,7 @@ class OauthCredentials:
     async def headers(self) -> Mapping[str, str]:
         if not self._token or self._clock() >= self._renew_at:
             if self._failed is not None and self._clock() < self._failed[0]:
-                raise self._failed[1]
+                raise self._failed[1].with_traceback(None)
             if self._fetch is None or self._fetch.done():
                 self._fetch = asyncio.get_running_loop().create_task(self._renew())
                 self._fetch.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left

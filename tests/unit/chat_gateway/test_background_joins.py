@@ -1,4 +1,4 @@
-"""A background turn that is asked for again while an earlier request with its id is under way."""
+"""Background turns that can't be queued, or are asked for again while an earlier request with their id is under way."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from access.caller import Caller, note_user_token
 from chat_gateway.background import BackgroundTurns
 from chat_gateway.model.background import TurnProgress, TurnStatus
 from chat_gateway.model.stored_turn import Begun
-from servicekit.errors import Cancelled, Code, ServiceError
+from chat_gateway.model.tools import ServerTools
+from servicekit.errors import Cancelled, Code, InvalidArgument, ServiceError
 from tests.doubles.chat_gateway.sessions import remote
-from tests.unit.chat_gateway.world import World, asks
+from tests.unit.chat_gateway.world import World, asks, make_config
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -90,3 +92,22 @@ async def test_one_that_ended_before_it_was_queued_is_not(end: TurnProgress | Se
     state = await turns.submit(asks(session_id="s", request_id="r"))
     assert state.turn_id != "joined"
     assert (state.status, claims.handed_over) == (TurnStatus.QUEUED, 1)
+
+
+@pytest.mark.parametrize("is_pinned", [False, True])
+async def test_a_turn_that_passes_its_user_s_token_on_is_not_queued(*, is_pinned: bool) -> None:
+    """The token is never stored: whoever took the turn from the queue would not have it."""
+    claims = Claims(RUNNING)
+    turns, world = submissions(claims, joins=0)
+    forwards = make_config(tools=(ServerTools("crm", forward_user_token=True),))
+    if is_pinned:
+        world.sessions.pinned_revision = 3
+        world.configs.revisions[forwards.uid, 3] = forwards
+    else:
+        world.configs.known[forwards.project, forwards.id] = forwards
+    note_user_token(Caller("token:ann", "default", frozenset({"chat"})), "token-of-the-user")
+    with pytest.raises(InvalidArgument, match="token"):
+        await turns.submit(asks(session_id="s"))
+    assert claims.handed_over == 0
+    note_user_token(Caller("key-1", "default", frozenset({"chat"})), "pk_an-api-key")
+    assert (await turns.submit(asks(session_id="s2"))).status is TurnStatus.QUEUED

@@ -5,11 +5,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from access.caller import ANONYMOUS, Caller, CallerLimits, CallerRequests
+from access.caller import ANONYMOUS, Caller, CallerLimits, CallerRequests, note_user_token
 from chat_gateway.convert.resumption import MAX_REQUEST_BYTES, resumable_from_bytes, resumable_to_bytes
 from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled
-from chat_gateway.model.tools import Approval, CallFinished, CallStarted, StepFinished, ToolOutcome, TurnResumed
+from chat_gateway.model.tools import (
+    Approval,
+    CallFinished,
+    CallStarted,
+    ServerTools,
+    StepFinished,
+    ToolOutcome,
+    TurnResumed,
+)
 from chat_gateway.model.turn import (
     Delta,
     FilePart,
@@ -24,10 +32,10 @@ from chat_gateway.model.turn import (
     TurnRequest,
 )
 from chat_gateway.model.usage import Usage
-from chat_gateway.resumption import steps_of, time_left, with_session
+from chat_gateway.resumption import resumption_of, steps_of, time_left, with_session
 from contract.enums import BusyPolicy, HistoryPolicy, Role
 from servicekit.errors import MessageTooLarge
-from tests.unit.chat_gateway.world import asks
+from tests.unit.chat_gateway.world import asks, make_config
 
 FULL = TurnRequest(
     agent_id="support",
@@ -87,6 +95,20 @@ BEGIN = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
 )
 def test_a_turn_is_read_as_it_was_written(turn: ResumableTurn) -> None:
     assert resumable_from_bytes(resumable_to_bytes(turn)) == turn
+
+
+async def test_a_turn_that_passes_its_user_s_token_on_is_not_taken_over_and_the_token_never_written() -> None:
+    forwards = make_config(tools=(ServerTools("crm", forward_user_token=True),))
+    by_token, by_key = replace(CALLER, id="token:ann"), replace(CALLER, id="key-1")
+    note_user_token(by_token, "token-of-the-user")
+    assert resumption_of(asks(), forwards, b"", BEGIN) == b""
+    written = resumption_of(asks(), make_config(tools=(ServerTools("crm"),)), b"", BEGIN)
+    assert written
+    assert b"token-of-the-user" not in written
+    note_user_token(by_key, "pk_an-api-key")
+    written = resumption_of(asks(), forwards, b"", BEGIN)
+    assert written
+    assert b"pk_an-api-key" not in written
 
 
 def test_every_field_of_a_request_is_tried() -> None:

@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from chat_gateway.agents.toolbox import ToolCaller
+from chat_gateway.model.tool_servers import OauthClientCredentials
 from chat_gateway.model.tools import ServerTools, ToolOutcome
 from chat_gateway.operator_tool_servers import OperatorToolServer
 from chat_gateway.settings import GatewaySettings
@@ -124,6 +125,27 @@ async def test_a_user_s_token_goes_where_the_config_says_so_only() -> None:
             result = await room.call("calc", "echo_headers", caller=caller, forward_user_token=True)
             assert server.recorder.calls[-1].headers["authorization"] == "Bearer token-of-the-user"
             assert "token-of-the-user" not in result.text
+
+            # Nor does it go where another credential of the same header does.
+            oauth = OauthClientCredentials(f"{server.url}/token", "parley", "secret-name", ())
+            room.put("crm", server.url, oauth)
+            listed = await room.listed(ServerTools("crm", forward_user_token=True), caller=caller)
+            assert "can't have the user's token" in listed.unavailable[0].reason
+
+
+async def test_a_user_s_token_goes_to_the_operators_servers_where_the_config_says_so_only() -> None:
+    caller = ToolCaller("default", "ann", "s", "t", user_token="token-of-the-user")
+    with McpServerUnderTest() as server:
+        operators = {"own": OperatorToolServer(url=server.url), "files": command()}
+        async with opened_room(operators=operators) as room:
+            for forwards, sent in ((False, None), (True, "Bearer token-of-the-user")):
+                named = ServerTools(operator_tool_server="own", forward_user_token=forwards)
+                async with room.box(named, caller=caller) as box:
+                    assert (await box.call("add", '{"a": 1, "b": 2}', call_id="c")).text == "3"
+                assert server.recorder.calls[-1].headers.get("authorization") == sent
+            named = ServerTools(operator_tool_server="files", forward_user_token=True)
+            listed = await room.listed(named, caller=caller)
+            assert "can't be given the user's token" in listed.unavailable[0].reason
 
 
 @pytest.mark.parametrize(
