@@ -47,7 +47,7 @@ def whole(open_system: OpenSystem, mcp: McpServerUnderTest) -> Iterator[System]:
             body = {"id": "numbers", "name": "Numbers", "mcp": {"url": mcp.url}}
             assert client.post("/v1/tool_servers", json=body).status_code == 201
         for name, idempotent in (("careful", []), ("bold", ["hang"])):
-            offered = {"tool_server": "numbers", "allow": ["add", "hang"], "idempotent": idempotent}
+            offered = {"tool_server": "numbers", "allow": ["add", "charge", "hang"], "idempotent": idempotent}
             started.create_agent(name, tools=[{"mcp": offered}])
         yield started
 
@@ -67,6 +67,10 @@ def system(whole: System, mcp: McpServerUnderTest) -> Iterator[System]:
 
 def calls(*made: tuple[str, str, str]) -> Behaviour:
     return Behaviour(tool_calls=made, finish_reason="tool_calls")
+
+
+BOTH_KINDS = calls(("c1", "add", '{"a": 2, "b": 3}'), ("c2", "charge", '{"amount": 5}'))
+"""A tool that may be called again, and one that may not."""
 
 
 def until(true: Callable[[], object], what: str) -> None:
@@ -146,22 +150,23 @@ def test_a_gateway_that_is_killed_in_mid_call(system: System, mcp: McpServerUnde
 
 
 def test_a_gateway_that_is_killed_after_a_call(system: System, mcp: McpServerUnderTest) -> None:
-    system.model.script(
-        calls(("c1", "add", '{"a": 2, "b": 3}')), Behaviour(text="It is", hold=True), Behaviour(text="It is 5.")
-    )
+    system.model.script(BOTH_KINDS, Behaviour(text="It is", hold=True), Behaviour(text="It is 5."))
     turn = Turn(system, "careful")
     until(lambda: len(system.model.requests) == 2, "the second step was not asked for")
     kill(system.gateways[0])
     turn.leave()
     events = turn.events()
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
-    assert [one.tool for one in mcp.recorder.calls] == ["add"], "a call with a result is not made again"
+    made = sorted(one.tool for one in mcp.recorder.calls)
+    assert made == ["add", "charge"], "a call with a result is not made again, whatever the tool"
     assert turn.stored()[-1]["content"] == "It is 5."
     assert system.model.requests[2]["messages"] == system.model.requests[1]["messages"]
 
 
-def test_a_gateway_that_is_killed_before_any_call(system: System) -> None:
-    system.model.script(Behaviour(text="one two three", hold_after_chunks=2), Behaviour(text="whole answer"))
+def test_a_gateway_that_is_killed_before_any_call(system: System, mcp: McpServerUnderTest) -> None:
+    system.model.script(
+        Behaviour(text="one two three", hold_after_chunks=2), BOTH_KINDS, Behaviour(text="whole answer")
+    )
     turn = Turn(system, "careful")
     turn.read_text()
     kill(system.gateways[0])
@@ -171,6 +176,7 @@ def test_a_gateway_that_is_killed_before_any_call(system: System) -> None:
     assert events[resumed]["parley"] == {"event": "turn_resumed", "step": 1, "attempt": 2}
     text = "".join(one["delta"].get("content") or "" for chunk in events[resumed:] for one in chunk["choices"])
     assert text == "whole answer" == turn.stored()[-1]["content"]
+    assert sorted(one.tool for one in mcp.recorder.calls) == ["add", "charge"]
 
 
 def test_a_gateway_that_stops_hands_its_turn_over(system: System, mcp: McpServerUnderTest) -> None:
