@@ -202,6 +202,15 @@ async def test_turns_share_connections_which_are_closed_when_idle(server: McpSer
         assert room.registry.get_sample_value("gen_ai_execute_tool_duration_seconds_count", labels) == 8
 
 
+async def test_a_tool_server_that_was_changed_is_called_where_it_is_now() -> None:
+    with McpServerUnderTest() as first, McpServerUnderTest() as second:
+        async with opened_room(list_ttl=3600) as room:
+            for server in (first, second):
+                room.put("calc", server.url)
+                assert (await room.call("calc", "add", '{"a": 1, "b": 1}')).text == "2"
+        assert (len(first.recorder.calls), len(second.recorder.calls)) == (1, 1)
+
+
 async def test_what_the_operator_does_not_allow_is_denied_by_name() -> None:
     async with opened_room(egress_allow=("public",)) as room:
         room.put("inside", "http://127.0.0.1:9/mcp")
