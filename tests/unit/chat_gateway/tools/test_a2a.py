@@ -12,6 +12,7 @@ from aiohttp import web
 
 from chat_gateway.model.tool_servers import A2aAgent, BearerAuth
 from chat_gateway.model.tools import ServerTools, ToolOutcome
+from servicekit import traces
 from tests.unit.chat_gateway.tools.opened import Room, opened_room
 
 DONE = {"state": "TASK_STATE_COMPLETED"}
@@ -145,6 +146,14 @@ async def test_a_task_is_polled_to_its_end(agent: Elsewhere) -> None:
     assert [operation for operation, _ in agent.asked] == ["SendMessage", "GetTask", "GetTask"]
     if agent.binding == "HTTP+JSON":
         assert agent.asked[1][1]["path"].endswith("/tasks/t%2F1")
+
+
+async def test_a_call_carries_the_trace_that_it_is_part_of(agent: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "outgoing", lambda: ((traces.TRACEPARENT, "00-of-this-call"),))
+    agent.answers = {"SendMessage": [{"task": task({"state": "TASK_STATE_COMPLETED"}, "Descale it.")}]}
+    async with asking(agent) as room:
+        assert (await room.call("expert", "expert", SAID)).text == "Descale it."
+    assert agent.headers[-1]["traceparent"] == "00-of-this-call"
 
 
 async def test_a_stream_is_put_together(streaming: Elsewhere) -> None:

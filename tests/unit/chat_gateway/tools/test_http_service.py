@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -17,9 +18,11 @@ from pydantic import BaseModel
 
 from chat_gateway.model.tool_servers import BearerAuth, HttpCall, HttpService, OauthClientCredentials
 from chat_gateway.model.tools import ServerTools, ToolOutcome
+from chat_gateway.operator_tool_servers import OperatorToolServer
 from chat_gateway.tools import argument_check, openapi
 from chat_gateway.tools.http_operation import BadArgument, HttpOperation, of_call
 from chat_gateway.tools.server import ServerUnavailable
+from servicekit import traces
 from tests.unit.chat_gateway.tools.opened import Room, opened_room
 
 
@@ -178,6 +181,14 @@ async def test_single_calls_fill_path_query_and_body(recorded: Recorded) -> None
         assert "Idempotency-Key" not in recorded.requests[-1][3]
 
 
+async def test_a_call_carries_the_trace_that_it_is_part_of(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "outgoing", lambda: ((traces.TRACEPARENT, "00-of-this-call"),))
+    async with opened_room() as room:
+        room.put("one", HttpService(recorded.url, calls=(HttpCall("text", "Reads.", "GET", "/text"),)))
+        assert (await room.call("one", "text")).text == "plain"
+    assert recorded.requests[-1][3]["traceparent"] == "00-of-this-call"
+
+
 async def test_answers_become_results(recorded: Recorded) -> None:
     names = ("text", "picture", "missing", "big", "broken-json", "hang", "elsewhere")
     async with opened_room() as room:
@@ -247,6 +258,17 @@ async def test_oauth_tokens_are_fetched_once_kept_and_renewed_when_they_are_refu
         assert recorded.tokens == 2
         shown = (await room.call("crm", "echo")).text
         assert "token-number" not in shown
+
+
+async def test_the_operators_token_endpoints_are_allowed_by_being_named(recorded: Recorded, tmp_path: Path) -> None:
+    (tmp_path / "_operator").mkdir()
+    (tmp_path / "_operator" / "key").write_text("s3cret")
+    oauth = {"token_url": f"{recorded.url}/token", "client_id": "parley", "client_secret": "key"}
+    own = OperatorToolServer.model_validate({"url": f"{recorded.url}/mcp", "auth": {"oauth": oauth}})
+    async with opened_room(egress_allow=("public",), operators={"own": own}, secrets_dir=str(tmp_path)) as room:
+        await room.listed(ServerTools(operator_tool_server="own"))
+    assert recorded.tokens == 1
+    assert any(headers.get("Authorization") == "Bearer token-number-1" for *_, headers in recorded.requests)
 
 
 async def test_a_token_endpoint_that_refuses_is_named_and_not_asked_again_at_once(

@@ -68,11 +68,17 @@ async def test_a_command_is_run_used_started_again_and_ended(tmp_path: Path) -> 
             assert (await call(room, "add", '{"a": 2, "b": 2}')).text == "4"
             second = psutil.Process(int((await call(room, "process")).text.split()[0]))
             assert second.pid != process.pid
-        await until_ended(second.pid)
+
+            before = list(logged)
+            (tmp_path / "_operator" / "token").write_text("another-s3cret")  # a command gets it when it is started
+            third = psutil.Process(int((await call(room, "process")).text.split()[0]))
+            assert third.pid != second.pid
+        for ended in (second, third):
+            await until_ended(ended.pid)
     lines = [entry["line"] for entry in logged if entry["event"] == "tool_server_stderr"]
     assert "starting with [secret]" in lines
     assert max(map(len, lines)) <= 1000
-    assert SECRET not in json.dumps(logged, default=str)
+    assert SECRET not in json.dumps(before, default=str)
 
 
 async def test_a_line_that_is_too_long_ends_the_command() -> None:
