@@ -1,29 +1,25 @@
 """Tools that are HTTP calls: a real service with the OpenAPI document of its framework, and calls one by one."""
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 import pytest
 import uvicorn
-from aiohttp import web
 from litestar import Litestar, get, post
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from pydantic import BaseModel
 
-from chat_gateway.model.tool_servers import BearerAuth, HttpCall, HttpService, OauthClientCredentials
+from chat_gateway.model.tool_servers import BearerAuth, HttpCall, HttpService
 from chat_gateway.model.tools import ServerTools, ToolOutcome
-from chat_gateway.operator_tool_servers import OperatorToolServer
 from chat_gateway.tools import argument_check, openapi
 from chat_gateway.tools.http_operation import BadArgument, HttpOperation, of_call
 from chat_gateway.tools.server import ServerUnavailable
 from servicekit import traces
-from tests.unit.chat_gateway.tools.opened import Room, opened_room
+from tests.unit.chat_gateway.tools.opened import opened_room
+from tests.unit.chat_gateway.tools.recorded_service import Recorded, call, recording, with_secrets
 
 
 class Order(BaseModel):
@@ -61,6 +57,12 @@ async def litestar_service() -> AsyncIterator[HttpService]:
         await task
 
 
+@pytest.fixture
+async def recorded() -> AsyncIterator[Recorded]:
+    async with recording() as served:
+        yield served
+
+
 async def test_operations_of_a_real_openapi_document() -> None:
     async with litestar_service() as service, opened_room() as room:
         room.put("shop", service)
@@ -87,72 +89,6 @@ async def test_operations_of_a_real_openapi_document() -> None:
         ):
             result = await room.call("shop", "get_order", arguments)
             assert result.outcome is ToolOutcome.INVALID_ARGUMENTS, (arguments, result)
-
-
-class Recorded:
-    """An HTTP service that records requests, answers as it is told, and gives tokens."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, str, dict[str, str]]] = []
-        self.tokens = 0
-        self.valid = ""
-        self.token_answers: list[web.Response] = []
-        self.url = ""
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/token":
-            return await self._token(request)
-        body = await request.text()
-        self.requests.append((request.method, request.raw_path, body, dict(request.headers)))
-        match request.path:
-            case "/text":
-                return web.Response(text="plain")
-            case "/picture":
-                return web.Response(body=b"\x89PNG" * 25, content_type="image/png")
-            case "/missing":
-                return web.json_response({"why": "no such order"}, status=404)
-            case "/big":
-                return web.Response(text="x" * (11 * 1024 * 1024))
-            case "/broken-json":
-                return web.Response(text='{"a": ', content_type="application/json")
-            case "/drop":
-                assert request.transport is not None
-                request.transport.abort()
-            case "/hang":
-                await asyncio.sleep(60)
-            case "/echo":
-                return web.json_response(dict(request.headers))
-            case "/guarded" if request.headers.get("Authorization") != f"Bearer {self.valid}":
-                return web.Response(status=401)
-            case "/elsewhere":
-                return web.Response(status=302, headers={"Location": "http://169.254.169.254/"})
-        return web.Response(text="ok")
-
-    async def _token(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append((request.method, request.raw_path, await request.text(), dict(request.headers)))
-        if self.token_answers:
-            return self.token_answers.pop(0)
-        await asyncio.sleep(0.05)
-        self.tokens += 1
-        self.valid = f"token-number-{self.tokens}"
-        return web.json_response({"access_token": self.valid, "token_type": "Bearer", "expires_in": 3600})
-
-
-@pytest.fixture
-async def recorded() -> AsyncIterator[Recorded]:
-    served = Recorded()
-    runner = web.ServerRunner(web.Server(served.handle), shutdown_timeout=0.05)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield served
-    finally:
-        await runner.cleanup()
-
-
-def call(name: str, path: str | None = None, method: str = "GET", **fields: Any) -> HttpCall:
-    return HttpCall(name, name, method, path or f"/{name}", **fields)
 
 
 async def test_single_calls_fill_path_query_and_body(recorded: Recorded) -> None:
@@ -218,15 +154,6 @@ async def test_a_lost_connection_is_repeated_only_where_that_does_no_harm(record
         assert (await room.call("down", "read")).outcome is ToolOutcome.UNAVAILABLE
 
 
-@asynccontextmanager
-async def with_secrets(tmp_path: Any, **secrets: str) -> AsyncIterator[Room]:
-    (tmp_path / "default").mkdir()
-    for name, text in secrets.items():
-        (tmp_path / "default" / name).write_text(text)
-    async with opened_room(secrets_dir=str(tmp_path)) as room:
-        yield room
-
-
 async def test_a_bearer_token_is_sent_and_never_shown(recorded: Recorded, tmp_path: Any) -> None:
     async with with_secrets(tmp_path, key="s3cret-of-the-crm") as room:
         room.put("crm", HttpService(recorded.url, calls=(call("echo"),)), BearerAuth("key"))
@@ -238,54 +165,6 @@ async def test_a_bearer_token_is_sent_and_never_shown(recorded: Recorded, tmp_pa
         assert recorded.requests[-1][3]["Authorization"] == "Bearer another-s3cret"
         (tmp_path / "default" / "key").unlink()
         assert "'key'" in (await room.listed(ServerTools("crm"))).unavailable[0].reason
-
-
-async def test_oauth_tokens_are_fetched_once_kept_and_renewed_when_they_are_refused(
-    recorded: Recorded, tmp_path: Any
-) -> None:
-    auth = OauthClientCredentials(f"{recorded.url}/token", "parley", "client", ("a", "b"), "https://api.example.com/")
-    async with with_secrets(tmp_path, client="s3cret client/+") as room:
-        room.put("crm", HttpService(recorded.url, calls=(call("guarded"), call("echo"))), auth)
-        results = await asyncio.gather(*(room.call("crm", "guarded") for _ in range(5)))
-        assert {result.text for result in results} == {"ok"}
-        assert recorded.tokens == 1
-        _, _, form, headers = next(one for one in recorded.requests if one[1] == "/token")
-        assert form == "grant_type=client_credentials&scope=a+b&resource=https%3A%2F%2Fapi.example.com%2F"
-        pair = base64.b64decode(headers["Authorization"].removeprefix("Basic ")).decode()
-        assert unquote(pair.replace("+", " ")) == "parley:s3cret client/+"
-        recorded.valid = "revoked-by-the-issuer"
-        assert (await room.call("crm", "guarded")).text == "ok"
-        assert recorded.tokens == 2
-        shown = (await room.call("crm", "echo")).text
-        assert "token-number" not in shown
-
-
-async def test_the_operators_token_endpoints_are_allowed_by_being_named(recorded: Recorded, tmp_path: Path) -> None:
-    (tmp_path / "_operator").mkdir()
-    (tmp_path / "_operator" / "key").write_text("s3cret")
-    oauth = {"token_url": f"{recorded.url}/token", "client_id": "parley", "client_secret": "key"}
-    own = OperatorToolServer.model_validate({"url": f"{recorded.url}/mcp", "auth": {"oauth": oauth}})
-    async with opened_room(egress_allow=("public",), operators={"own": own}, secrets_dir=str(tmp_path)) as room:
-        await room.listed(ServerTools(operator_tool_server="own"))
-    assert recorded.tokens == 1
-    assert any(headers.get("Authorization") == "Bearer token-number-1" for *_, headers in recorded.requests)
-
-
-async def test_a_token_endpoint_that_refuses_is_named_and_not_asked_again_at_once(
-    recorded: Recorded, tmp_path: Any
-) -> None:
-    recorded.token_answers = [
-        web.json_response({"error": "invalid_client", "error_description": "s3cret-client is wrong"}, status=401)
-        for _ in range(2)
-    ]
-    async with with_secrets(tmp_path, client="s3cret-client") as room:
-        auth = OauthClientCredentials(f"{recorded.url}/token", "parley", "client")
-        room.put("crm", HttpService(recorded.url, calls=(call("guarded"),)), auth)
-        for _ in range(3):
-            result = await room.call("crm", "guarded")
-            assert (result.outcome, "invalid_client" in result.text) == (ToolOutcome.UNAVAILABLE, True)
-            assert "s3cret" not in result.text
-        assert [one[1] for one in recorded.requests] == ["/token", "/token"]
 
 
 def operation(document: dict[str, Any]) -> HttpOperation:
