@@ -26,3 +26,14 @@ def test_a_service_imports_only_what_it_needs(service: str) -> None:
     imported = set(done.stdout.split())
     assert f"{service}.wiring" in imported
     assert imported.isdisjoint(NEVER | NOT_OURS[service])
+
+
+def test_tools_of_mcp_servers_load_only_the_client_half_of_the_sdk() -> None:
+    code = (
+        "import asyncio, sys; from chat_gateway.tools.mcp_sdk import load_sdk; asyncio.run(load_sdk());"
+        "print(*sys.modules); from mcp import ClientSession; from mcp.client import Client"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(done.stdout.split())
+    assert "mcp.client.session" in imported
+    assert imported.isdisjoint({"starlette", "cryptography", "sse_starlette", "mcp.server"})

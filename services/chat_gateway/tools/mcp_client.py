@@ -1,7 +1,6 @@
 """An MCP server: its session is opened on demand and reopened when lost; its tools are cached."""
 
 import asyncio
-import importlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chat_gateway.model.tools import ToolOutcome, ToolResult
 from chat_gateway.tools.credentials import Credentials
+from chat_gateway.tools.mcp_sdk import load_sdk
 from chat_gateway.tools.offered import Offer, offer, plain_text
 from chat_gateway.tools.results import failed
 from chat_gateway.tools.secrets import Redaction, redaction_of
@@ -39,17 +39,6 @@ class McpTimes:
     connect: float = 10.0
     listing: float = 15.0
     fresh: float = 60.0
-
-
-_sdk: ModuleType | None = None
-
-
-async def load_sdk() -> ModuleType:
-    """Returns the module that needs the SDK, at first imported on a thread: it takes half a second."""
-    global _sdk
-    if _sdk is None:
-        _sdk = await asyncio.to_thread(importlib.import_module, "chat_gateway.tools.mcp_session")
-    return _sdk
 
 
 class McpClient:

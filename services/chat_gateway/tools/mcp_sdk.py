@@ -1,0 +1,49 @@
+"""Imports the client half of the MCP SDK. Its packages import servers, too, for the names that they re-export."""
+
+import asyncio
+import importlib
+import sys
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
+
+_REEXPORTING = ("mcp", "mcp.client")
+"""Packages whose own code only re-exports: without it 12 MB of Starlette, cryptography and servers stay unloaded."""
+
+_sdk: ModuleType | None = None
+
+
+async def load_sdk() -> ModuleType:
+    """Returns the module that needs the SDK, at first imported on a thread: it takes half a second."""
+    global _sdk
+    if _sdk is None:
+        _sdk = await asyncio.to_thread(_imported)
+    return _sdk
+
+
+def _imported() -> ModuleType:
+    for name in _REEXPORTING:
+        if name not in sys.modules:
+            _defer(name)
+    return importlib.import_module("chat_gateway.tools.mcp_session")
+
+
+def _defer(name: str) -> None:
+    """Makes a package importable without running its code, which runs once somebody asks for a name of its own."""
+    spec = find_spec(name)
+    if spec is None or (loader := spec.loader) is None:
+        return
+    package = module_from_spec(spec)
+
+    def load(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
+        del package.__dict__["__getattr__"]
+        loader.exec_module(package)
+        return getattr(package, attribute)
+
+    package.__dict__["__getattr__"] = load
+    sys.modules[name] = package
+    parent, _, own = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], own, package)
