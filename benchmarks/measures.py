@@ -4,6 +4,7 @@ import itertools
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ class Effort:
     growth_sessions: int
     growth_rounds: int
     idle_sessions: int
+    idle_seconds: float
     starts: int
 
 
@@ -66,6 +68,7 @@ FULL = Effort(
     growth_sessions=16,
     growth_rounds=12,
     idle_sessions=1000,
+    idle_seconds=30.0,
     starts=5,
 )
 QUICK = Effort(
@@ -77,6 +80,7 @@ QUICK = Effort(
     growth_sessions=6,
     growth_rounds=6,
     idle_sessions=300,
+    idle_seconds=10.0,
     starts=1,
 )
 
@@ -278,6 +282,16 @@ def instance_bytes() -> float:
 def resident_memory(system: System) -> dict[str, tuple[float, float]]:
     """Returns resident memory now and at most, in MB, of each service."""
     return {name: procfs.memory_mb(service.pid) for name, service in system.services.items()}
+
+
+def idle_cpu(system: System, effort: Effort) -> dict[str, float]:
+    """Returns the CPU of each service with nobody calling, in percent of a core."""
+    pids = {name: service.pid for name, service in system.services.items()}
+    time.sleep(effort.warm)
+    begin, before = time.perf_counter(), procfs.cpu_of(pids)
+    time.sleep(effort.idle_seconds)
+    seconds, after = time.perf_counter() - begin, procfs.cpu_of(pids)
+    return {name: 100 * (after[name] - before[name]) / seconds for name in pids}
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -58,10 +58,13 @@ def tools() -> Iterator[ToolsProcess]:
 def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Growth]:
     """Measures everything. Raises `BenchmarkFailed` when a turn was not right."""
     with tools() as server, running(effort) as bench:
+        _tell("nobody calling")
+        at_rest = measures.idle_cpu(bench.system, effort)
         measures.check_the_checks(bench)
         pairs = measures.interleaved(bench, effort, _tell)
         _tell("turn 1000 against turn 10")
         growth = measures.growth(bench, effort)
+        without_tools, _ = measures.resident_memory(bench.system)["chat_gateway"]
         _tell("tool steps")
         steps = measures.tool_steps(bench, effort, server.url)
         _tell("turns with a journal")
@@ -72,8 +75,9 @@ def measure(effort: Effort) -> tuple[list[report.Row], report.Pairs, measures.Gr
         starts = {name: service.start_seconds for name, service in bench.system.services.items()}
         _tell("the console")
         shown = appearances(f"http://{LOOPBACK}:{bench.system.http_port}", effort.repeats)
-    memory = report.rows_of_memory(idle, resident, measures.instance_bytes(), starts)
-    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps, kept) + memory
+    memory = report.rows_of_memory(idle, resident, without_tools, measures.instance_bytes(), starts)
+    rows = report.rows_of_turns(pairs) + report.rows_of_growth(growth) + report.rows_of_tools(steps, kept)
+    rows += report.rows_of_idle_cpu(at_rest) + memory
     rows += report.rows_of_console(shown)
     return rows, pairs, growth
 

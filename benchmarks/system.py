@@ -25,6 +25,7 @@ from parley_cli.processes.ports import LOOPBACK, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FOLDERS = ("libs", "services", "cli")
+NOT_IN_IMAGES = ROOT / "benchmarks/not_in_images"
 READY_SECONDS = 60.0
 READY_UNDER_SECONDS = 240.0
 _READY = b'"event": "ready"'
@@ -113,7 +114,7 @@ class ServiceProcess:
     def __init__(
         self, module: str, settings: Mapping[str, str], *, code: Path, log: Path, under: Sequence[str] = ()
     ) -> None:
-        path = os.pathsep.join(str(code / folder) for folder in CODE_FOLDERS)
+        path = os.pathsep.join(map(str, [NOT_IN_IMAGES, *(code / folder for folder in CODE_FOLDERS)]))
         environment = service_environment({**settings, "PYTHONPATH": path})
         command = [*under, sys.executable, "-m", module]
         self._child = Child(module, command, log=log, env=environment, directory=log.parent)
