@@ -38,6 +38,8 @@ _NEVER_PUBLIC = tuple(
         "fec0::/10",  # site-local
     )
 )
+_MAX_KNOWN, _MAX_KNOWN_CHARACTERS = 256, 512
+"""URLs that were checked before, which are not parsed again: how many, and the longest."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -116,6 +118,7 @@ class EgressRules:
 
     def __init__(self, rules: Iterable[str] = (PUBLIC,)) -> None:
         self._rules = tuple(map(_parse_rule, rules))
+        self._known: dict[str, Target] = {}
 
     def with_origin(self, url: str) -> "EgressRules":
         """Returns these rules and one that allows the origin of `url`, at whatever address: the operator named it."""
@@ -129,6 +132,17 @@ class EgressRules:
 
     def check_url(self, url: str) -> Target:
         """Returns where the URL points. Raises `EgressDenied` where no rule allows that, whatever it resolves to."""
+        known = self._known.get(url)
+        if known is not None:
+            return known
+        target = self._checked(url)
+        if len(url) <= _MAX_KNOWN_CHARACTERS:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[url] = target
+        return target
+
+    def _checked(self, url: str) -> Target:
         target = target_of(url)
         address = _literal(target.host)
         if address is not None:

@@ -70,7 +70,10 @@ class _Pairing:
             before = next((one.role for one in reversed(self._out) if one.role is not Role.SYSTEM), None)
             if before is None or before is Role.ASSISTANT:
                 self._out.append(Message(Role.USER, NO_TEXT))
-            self._out.append(replace(message, content=_text(message), refusal="", tool_calls=self._named(calls)))
+            text, named = _text(message), self._named(calls)
+            if text != message.content or message.refusal or named != calls:
+                message = replace(message, content=text, refusal="", tool_calls=named)
+            self._out.append(message)
         elif text := _text(message):
             self._out.append(message if text == message.content else replace(message, content=text, refusal=""))
 

@@ -207,10 +207,13 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         for attempt in range(2):
             credentials = await self._credentials.headers()
             headers = {**self._headers, **protocol, **credentials, **(call.headers if call is not None else {})}
-            seconds = _HEAD_SECONDS if asks or method == "GET" else _NOTIFICATION_SECONDS
-            async with asyncio.timeout(seconds) as time:
+            if call is not None and asks:
+                ends = call.deadline
+            else:
+                seconds = _HEAD_SECONDS if asks or method == "GET" else _NOTIFICATION_SECONDS
+                ends = asyncio.get_running_loop().time() + seconds
+            async with asyncio.timeout_at(ends) as time:
                 if call is not None and asks:
-                    time.reschedule(call.deadline)
                     call.waits(time)
                 try:
                     response = await self._client.send(method, url, headers=headers, body=body or None)
@@ -291,7 +294,7 @@ class _Body(httpx2.AsyncByteStream):
         content, loop = self._response.content, asyncio.get_running_loop()
         paid_until = loop.time()
         try:
-            while True:
+            while not content.at_eof():
                 async with asyncio.timeout_at(self._call.deadline if self._call is not None else None):
                     part = await content.readany()
                 if not part:

@@ -132,7 +132,10 @@ class ServerToolbox:
             return failed(f"the tool did not answer within {seconds:g} s", ToolOutcome.TIMEOUT)
 
     async def _list(self) -> ListedTools:
-        listed = await asyncio.gather(*map(self._list_one, self._servers))
+        if len(self._servers) == 1:
+            listed = [await self._list_one(self._servers[0])]  # without a task of its own
+        else:
+            listed = await asyncio.gather(*map(self._list_one, self._servers))
         offered: dict[tuple[str, str], tuple[OfferedTool, ServerTools, ServerClient]] = {}
         for one in listed:
             for tool, named in one.tools:

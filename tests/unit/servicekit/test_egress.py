@@ -173,3 +173,17 @@ def test_the_error_names_the_target_and_not_its_address() -> None:
     assert denied.value.metadata == {"target": "http://tools.example.com:81"}
     assert "secret" not in denied.value.message
     assert str(Target("https", "::1", 443)) == "https://[::1]"
+
+
+def test_a_url_that_was_checked_before_is_what_it_was() -> None:
+    rules = EgressRules(["tools.example.com", "10.1.0.0/16"])
+    wider = rules.with_origin("http://other.example.com")
+    for number in range(600):  # more than are remembered
+        target = rules.check_url(f"https://tools.example.com/{number}")
+        assert (target.host, target.port) == ("tools.example.com", 443)
+    for _ in range(2):
+        assert rules.check_url("https://10.1.2.3/mcp").host == "10.1.2.3"
+        assert wider.check_url("http://other.example.com/mcp").scheme == "http"
+        for denied in ("http://other.example.com/mcp", "https://10.2.0.1/mcp", "http://tools.example.com/1"):
+            with pytest.raises(EgressDenied):
+                rules.check_url(denied)
