@@ -6,11 +6,15 @@ makes the call, times it, bounds it, reads its events and says what its failures
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Protocol
+from typing import Final, Protocol
 
 from chat_gateway.model.turn import Delta
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
+from contract.messages import MAX_TOOL_CALLS
 from servicekit.values import value
+
+PIECE_BYTES: Final = 64
+"""What a part of an answer counts for beside its content: an empty one takes memory too."""
 
 
 @value
@@ -24,6 +28,12 @@ class WireRequest:
 
 class BadAnswer(Exception):
     """The answer is not what the protocol says; the message is a few words of ours, without any of the provider's."""
+
+
+def check_calls(count: int) -> None:
+    """Raises `BadAnswer` for more tool calls than an answer may have: with each call, before it costs anything."""
+    if count > MAX_TOOL_CALLS:
+        raise BadAnswer(f"more than {MAX_TOOL_CALLS} tool calls")
 
 
 class ReportedError(Exception):

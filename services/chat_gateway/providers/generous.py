@@ -16,6 +16,7 @@ MAX_COUNT: Final = 2**31
 """No model call counts more tokens than this: what a provider says beyond it is not true."""
 
 _MAX_DIGITS: Final = 20
+_MAX_NAMES: Final = 64
 _ANYTHING: Final = msgspec.json.Decoder()
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -95,9 +96,10 @@ def listed(said: object) -> list[Any]:
 
 
 def add_counts(counts: dict[str, int], usage: dict[str, Any]) -> None:
-    """Adds a report of token counts to earlier ones, which stay valid where it has none."""
-    found = {name: count(said) for name, said in usage.items()}
-    counts.update({name: tokens for name, tokens in found.items() if tokens or (tokens == 0 and name not in counts)})
+    """Adds a report of token counts to earlier ones, which stay valid where it has none; `_MAX_NAMES` at most."""
+    for name, said in usage.items():
+        if (name in counts or len(counts) < _MAX_NAMES) and (tokens := count(said)) is not None:
+            counts[name] = tokens or counts.get(name, 0)
 
 
 def arguments(said: object) -> str:

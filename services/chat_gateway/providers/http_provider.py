@@ -10,7 +10,14 @@ from aiohttp import ClientError, ClientResponse, ConnectionTimeoutError
 
 from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderTimeout
 from chat_gateway.model.turn import Delta, Message, OnDelta, ToolCallDelta, Usage
-from chat_gateway.providers.adapter import Adapter, AnswerStream, BadAnswer, ReportedError, WireRequest
+from chat_gateway.providers.adapter import (
+    Adapter,
+    AnswerStream,
+    BadAnswer,
+    ReportedError,
+    WireRequest,
+    check_calls,
+)
 from chat_gateway.providers.answered_media import MAX_MEDIA_BYTES
 from chat_gateway.providers.http_client import Endpoint, transport_error
 from chat_gateway.providers.provider import EmbeddingAnswer, EmbeddingCall, ModelAnswer, ModelCall
@@ -21,7 +28,6 @@ from servicekit.errors import ServiceError
 
 MAX_ANSWER_BYTES = 240 * 1024
 """The longest answer that is taken, in bytes of UTF-8: with the longest request it still fits CommitTurn's 1 MiB."""
-MAX_TOOL_CALLS = 128
 MAX_PAUSES: Final = 8
 """How often a provider is asked to go on with an answer that it paused."""
 USAGE_GRACE: Final = 2.0
@@ -29,6 +35,8 @@ USAGE_GRACE: Final = 2.0
 
 _MAX_BODY_BYTES = 4 * MAX_ANSWER_BYTES
 _MAX_LOGPROBS_BYTES = 8 * 1024 * 1024
+_MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
+"""Of everything that is sent with a streamed answer: hundreds for each byte that is kept."""
 MAX_EMBEDDINGS_BYTES: Final = 32 * 1024 * 1024
 """The largest answer with vectors: some 2000 of 3072 numbers as base64, or 500 written as numbers."""
 _LARGE_BYTES = 256 * 1024
@@ -167,7 +175,11 @@ class HttpProvider:
         phase: "_Phase",
     ) -> ModelAnswer:
         parser, answer, begun = SseParser(self._max_event_bytes), self._adapter.stream(call), False
+        left = _MAX_STREAM_BYTES
         while chunk := await response.content.readany():
+            left -= len(chunk)
+            if left < 0:
+                raise BadAnswer(f"a stream of more than {_MAX_STREAM_BYTES} bytes")
             if not begun:
                 start = chunk.removeprefix(BOM).lstrip()
                 if start[:1] == b"{":
@@ -237,8 +249,7 @@ class HttpProvider:
         size = message_bytes(message)
         if size > self._max_answer_bytes:
             self._too_long()
-        if len(message.tool_calls) > MAX_TOOL_CALLS:
-            raise BadAnswer(f"more than {MAX_TOOL_CALLS} tool calls")
+        check_calls(len(message.tool_calls))
         room = self._max_answer_bytes - size
         if message.reasoning and text_bytes(message.reasoning) > room:
             # The caller has seen it all; what is stored of it must not cost the answer.

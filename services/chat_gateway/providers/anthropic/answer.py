@@ -17,7 +17,7 @@ from chat_gateway.model.turn import (
     ToolCallDelta,
     Usage,
 )
-from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.adapter import PIECE_BYTES, BadAnswer, ReportedError, check_calls
 from chat_gateway.providers.anthropic.pauses import paused
 from chat_gateway.providers.anthropic.request import KIND
 from chat_gateway.providers.finish_reasons import finish_reason
@@ -56,11 +56,12 @@ def read_message(body: bytes, call: ModelCall, provider: str) -> ModelAnswer:
 class MessageStream:
     """Implements `AnswerStream`."""
 
-    __slots__ = ("_answer", "_by_index", "alive", "ended", "finished", "size")
+    __slots__ = ("_answer", "_by_index", "_kept_size", "alive", "ended", "finished", "size")
 
     def __init__(self, call: ModelCall, provider: str) -> None:
         self._answer = _Answer(call, provider)
         self._by_index: dict[object, _Block] = {}
+        self._kept_size = -1
         self.size = 0
         self.alive = self.finished = self.ended = False
 
@@ -115,20 +116,25 @@ class MessageStream:
         for block in self._by_index.values():
             self._answer.close(block, added)
         self._by_index.clear()
+        refusal = self._answer.refusal
         self._answer.stop(delta)
-        added.refusal += self._answer.refusal
-        if not self._answer.paused:
+        if self._answer.refusal != refusal:
+            added.refusal += self._answer.refusal
+            added.size += len(self._answer.refusal.encode())
+        if not self._answer.paused and self._kept_size != (size := self.size + added.size):
+            self._kept_size = size
             added.provider_data = self._answer.provider_data()
 
 
 class _Block:
     """One block of content as far as it has come."""
 
-    __slots__ = ("call", "json", "said", "texts", "type")
+    __slots__ = ("call", "json", "said", "signature", "texts", "type")
 
     def __init__(self, said: dict[str, Any]) -> None:
         self.type = text(said.get("type"))
-        self.said = said
+        self.said = _kept_of(said, self.type)
+        self.signature: list[str] = []
         self.texts: list[str] = []
         self.json: list[str] = []
         self.call = -1
@@ -140,13 +146,18 @@ class _Block:
         if self.type == "tool_use":
             return "call"
         if self.type == "thinking":
-            return {**self.said, "thinking": "".join(self.texts)}
+            return {**self._signed(), "thinking": "".join(self.texts)}
         if not self.json:
-            return self.said
+            return self._signed()
         try:
-            return {**self.said, "input": decode("".join(self.json).encode())}
+            return {**self._signed(), "input": decode("".join(self.json).encode())}
         except BadAnswer:
-            return self.said  # it was cut off
+            return self._signed()  # it was cut off
+
+    def _signed(self) -> dict[str, Any]:
+        if not self.signature:
+            return self.said
+        return {**self.said, "signature": text(self.said.get("signature")) + "".join(self.signature)}
 
 
 class _Added:
@@ -212,14 +223,13 @@ class _Answer:
         self._blocks.append(block)
         whole = added is None
         added = added or _Added()
+        added.size += PIECE_BYTES + len(_encode(block.said))
         if block.type == "text":
             self._text(block, text(said.get("text")), added)
         elif block.type == "thinking":
             self._thought(block, text(said.get("thinking")), added)
         elif block.type == "tool_use":
             self._open_call(block, said, added)
-        else:
-            added.size += len(_encode(said))
         if whole:
             self.close(block, added)
         return block
@@ -240,9 +250,8 @@ class _Answer:
         elif kind == "thinking_delta" and block.type == "thinking":
             self._thought(block, text(delta.get("thinking")), added)
         elif kind == "signature_delta":
-            signature = text(delta.get("signature"))
-            block.said["signature"] = text(block.said.get("signature")) + signature
-            added.size += len(signature)
+            block.signature.append(text(delta.get("signature")))
+            added.size += len(block.signature[-1]) + PIECE_BYTES
         elif kind == "input_json_delta":
             self._input(block, text(delta.get("partial_json")), added)
 
@@ -253,7 +262,6 @@ class _Answer:
         if not block.json:
             block.json.append(arguments(block.said.get("input")))
             added.calls.append(ToolCallDelta(block.call, arguments=block.json[0]))
-            added.size += len(block.json[0])
         self._calls[block.call] = ToolCall(call.id, call.name, "".join(block.json))
 
     def stop(self, said: dict[str, Any]) -> None:
@@ -324,6 +332,7 @@ class _Answer:
             call_id = f"call_{uuid4().hex}"
         block.call = len(self._calls)
         self._calls.append(ToolCall(call_id, name, ""))
+        check_calls(len(self._calls))
         added.calls.append(ToolCallDelta(block.call, call_id, name))
         added.size += len(call_id) + len(name)
 
@@ -334,6 +343,18 @@ class _Answer:
         added.size += len(piece.encode())
         if block.call >= 0:
             added.calls.append(ToolCallDelta(block.call, arguments=piece))
+
+
+def _kept_of(said: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns what is kept of a block as it begins, beside its texts."""
+    match kind:
+        case "text":
+            return {}
+        case "tool_use":
+            return {"input": said.get("input")}
+        case "thinking" if "thinking" in said:
+            return {**said, "thinking": ""}
+    return said
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:

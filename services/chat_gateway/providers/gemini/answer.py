@@ -16,7 +16,7 @@ from chat_gateway.model.turn import (
     ToolCallDelta,
     Usage,
 )
-from chat_gateway.providers.adapter import BadAnswer, ReportedError
+from chat_gateway.providers.adapter import PIECE_BYTES, BadAnswer, ReportedError, check_calls
 from chat_gateway.providers.answered_media import Media
 from chat_gateway.providers.gemini.request import KIND
 from chat_gateway.providers.generous import add_counts, arguments, count, decode, listed, mapping, text
@@ -187,7 +187,7 @@ class _Answer:
             self._media(part["inlineData"], added)
         elif set(part) - {"thoughtSignature", "thought"}:
             self._plan.append(part)
-            added.size += len(_encode(part))
+            added.size += len(_encode(part)) + PIECE_BYTES
         elif signature:
             self._sign("", signature, added)
 
@@ -199,7 +199,7 @@ class _Answer:
                 added.reasoning.append(said)
             if signature:
                 self._plan.append({"text": said, "thought": True, "thoughtSignature": signature})
-                added.size += len(said.encode()) + len(signature)
+                added.size += len(said.encode()) + len(signature) + PIECE_BYTES
             return
         if said:
             self._content.append(said)
@@ -223,7 +223,7 @@ class _Answer:
 
     def _sign(self, said: str, signature: str, added: _Added) -> None:
         self._plan.append([len(said), signature])
-        added.size += len(signature)
+        added.size += len(signature) + PIECE_BYTES
 
     def _call(self, said: dict[str, Any], signature: str, added: _Added) -> None:
         name, given = text(said.get("name")), text(said.get("id"))
@@ -237,6 +237,7 @@ class _Answer:
         added.calls.append(ToolCallDelta(len(self._calls), call.id, name, call.arguments, data))
         added.size += len(call.id) + len(name) + len(call.arguments.encode()) + len(signature)
         self._calls.append(call)
+        check_calls(len(self._calls))
         self._plan.append("call")
 
 

@@ -239,12 +239,13 @@ class CompletionStream:
 
     def _beyond(self, whole: UpstreamMessage) -> UpstreamMessage:
         """Returns what a message that some send at the end of its pieces has beyond them."""
-        content, reasoning = "".join(self._content), "".join(self._reasoning)
-        if whole.content and whole.content.startswith(content):
-            whole.content = whole.content[len(content) :]
-        if (thoughts := thought(whole)) and thoughts.startswith(reasoning):
+        content, thoughts = _beyond(whole.content or "", self._content), thought(whole)
+        if content is not None:
+            whole.content = content
+        reasoning = _beyond(thoughts, self._reasoning) if thoughts else None
+        if reasoning is not None:
             whole.thinking = whole.reasoning = whole.reasoning_text = None
-            whole.reasoning_content = thoughts[len(reasoning) :]
+            whole.reasoning_content = reasoning
         return whole
 
     def _message(self, delta: UpstreamMessage, added: Added) -> None:
@@ -317,6 +318,14 @@ class CompletionStream:
                 raise BadAnswer(f"logprobs of more than {_MAX_LOGPROBS_BYTES} bytes")
             self._logprobs.append(logprobs)
             added.logprobs.append(logprobs)
+
+
+def _beyond(whole: str, pieces: list[str]) -> str | None:
+    """Returns what a text has beyond its pieces; None if it does not begin with them."""
+    if len(pieces) > len(whole):  # they are not empty
+        return None
+    before = "".join(pieces)
+    return whole[len(before) :] if whole.startswith(before) else None
 
 
 def _checked(text: bytes, halves: dict[str, str] | None = None) -> UpstreamCompletion:

@@ -1,26 +1,35 @@
 """Assembles tool calls from pieces, which providers number in different ways."""
 
-import json
 import secrets
 from collections.abc import Iterable
 
 import msgspec
 
 from chat_gateway.model.turn import ProviderData, ToolCall, ToolCallDelta
-from chat_gateway.providers.adapter import BadAnswer
+from chat_gateway.providers.adapter import PIECE_BYTES, BadAnswer, check_calls
+from chat_gateway.providers.openai.arguments_end import ArgumentsEnd
 from chat_gateway.providers.openai.request import KIND
 from chat_gateway.providers.openai.wire import UpstreamFunction, UpstreamToolCall, said
 
 _NO_FUNCTION = UpstreamFunction()
 _EMPTY = "{}"
-_CALL_BYTES = 64
-"""What an empty call counts for: it takes memory too."""
 
 
 class _Call:
     """One call as far as it is known."""
 
-    __slots__ = ("arguments", "given_id", "id", "name", "placeholder", "position", "provider_data", "shown")
+    __slots__ = (
+        "_end",
+        "_length",
+        "arguments",
+        "given_id",
+        "id",
+        "name",
+        "placeholder",
+        "position",
+        "provider_data",
+        "shown",
+    )
 
     def __init__(self, position: int, given_id: str, call_id: str) -> None:
         self.position = position
@@ -32,6 +41,16 @@ class _Call:
         """An empty object that arguments began with: some send one first, and then the arguments."""
         self.provider_data: ProviderData | None = None
         self.shown = False
+        self._end: ArgumentsEnd | None = None
+        self._length = 0
+
+    def is_whole(self) -> bool:
+        """Returns whether the arguments so far are JSON."""
+        if not self.arguments:
+            return bool(self.placeholder)
+        if self._end is None:
+            self._end = ArgumentsEnd()
+        return self._end.is_reached(self.arguments)
 
     def said(self) -> str:
         """Returns the arguments so far."""
@@ -56,10 +75,11 @@ class _Call:
                 self.placeholder = piece
             return ""
         if piece[:1] == "{" and self.arguments and self.arguments[-1].endswith("}"):
-            said = "".join(self.arguments)
-            if (empty or piece == said) and _is_json(said):
+            again = len(piece) == self._length and piece == "".join(self.arguments)
+            if (empty or again) and self.is_whole():
                 return ""  # all of it once more, behind its pieces
         self.arguments.append(piece)
+        self._length += len(piece)
         return piece
 
     def first(self) -> ToolCallDelta:
@@ -153,23 +173,23 @@ class ToolCalls:
             return current
         call = _Call(len(self._calls), given_id, self._id(given_id))
         self._calls.append(call)
-        self.size += _CALL_BYTES + len(call.id)
+        check_calls(len(self._calls))
+        self.size += PIECE_BYTES + len(call.id)
         if index is not None:
             self._by_index[index] = call
         return call
 
     def _begins(self, current: _Call, given_id: str, name: str) -> bool:
         """Whether a piece on the place of a call begins another one."""
-        said = current.said()
         if given_id and current.given_id and given_id != current.given_id:
             # Some servers give each piece its own id: without a name it continues the call, unless that is complete.
-            return bool(name) or _is_json(said)
+            return bool(name) or current.is_whole()
         if not name or not current.name or (given_id and given_id == current.given_id):
             return False
-        if not said:
+        if not (current.arguments or current.placeholder):
             return self._are_two(current.name, name)
         # Some repeat the name with every piece.
-        return name != current.name or _is_json(said)
+        return name != current.name or current.is_whole()
 
     def _is_whole(self, name: str) -> bool:
         """Whether it is a tool's name and no beginning of another's: some clients take only its first piece."""
@@ -193,14 +213,6 @@ class ToolCalls:
         call.provider_data = ProviderData(KIND, self._provider, b'{"extra_content":%b}' % extra)
         self.size += len(extra)
         return call.provider_data
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def whole_calls(pieces: Iterable[UpstreamToolCall], provider: str) -> tuple[ToolCall, ...]:

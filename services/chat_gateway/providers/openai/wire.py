@@ -249,7 +249,7 @@ def _refusal(content: object) -> str | None:
 
 def _tool_call(call: Mapping[str, Any], halves: Halves | None) -> UpstreamToolCall:
     index = _count(call.get("index")) if call.get("index") is not None else None
-    of = f"arguments {call.get('index')}"
+    of = f"arguments {index}"
     found = _function(call.get("function"), halves, of)
     beside = _function(call, halves, of) if found is None else None
     return UpstreamToolCall(
