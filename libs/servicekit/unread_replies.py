@@ -72,20 +72,23 @@ class UnreadReplies(HandlerInterceptor):
         async def serialized(request: Any, context: Context[Any, Any]) -> Any:
             reply = await behavior(request, context)
             data = reply if serialize is None else serialize(reply)
-            if len(data) > SMALL_BYTES:
-                self._count(len(data), context)
+            del reply
+            if (size := len(data)) > SMALL_BYTES and (refusal := self._count(size, context)) is not None:
+                del data  # whoever keeps the error has its traceback, and all of this frame
+                raise refusal
             return data
 
         return getattr(grpc, f"{kind}_rpc_method_handler")(serialized, handler.request_deserializer, None)
 
-    def _count(self, size: int, context: Context[Any, Any]) -> None:
+    def _count(self, size: int, context: Context[Any, Any]) -> UnreadReply | None:
+        """Counts a reply until it is written, or its caller is gone; returns why it is refused, if it is."""
         replies, source = self._replies, site_of(address_of(context.peer()))
         for unread, scope, limit in (
             (replies.total(), "gateway", self._max_bytes),
             (replies[source], "address", self._max_bytes * 3 // 4),
         ):
             if unread and unread + size > limit:
-                raise UnreadReply(scope, limit)
+                return UnreadReply(scope, limit)
         replies[source] += size
 
         def release(_: Any) -> None:
@@ -94,7 +97,8 @@ class UnreadReplies(HandlerInterceptor):
                 del replies[source]
 
         done: Any = release
-        context.add_done_callback(done)  # called once the reply is written, or its caller is gone
+        context.add_done_callback(done)
+        return None
 
     def begin(self, write: "_Writing") -> None:
         """Counts a message that waits for its reader, until `end`."""

@@ -119,6 +119,14 @@ async def test_a_refusal_names_a_hundred_violations_and_counts_the_others(edge: 
     assert len(answer.content) < 128 * 1024
 
 
+@pytest.mark.parametrize("path", ["/v1/agents", "/v1/tool_servers", "/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("wrong", [{"x" * 500_000: 1}, {"model": {"x" * 500_000: 1}}, {"model": "x" * 500_000}])
+async def test_a_refusal_does_not_repeat_what_is_long(edge: Edge, path: str, wrong: dict[str, object]) -> None:
+    answer = await edge.client.post(path, json=wrong)
+    assert answer.status_code in (400, 404)
+    assert len(answer.content) < 8 * 1024
+
+
 async def test_every_violation_is_named_at_once(edge: Edge) -> None:
     answer = await edge.chat(messages=[{"role": "wizard", "content": "a"}], temperature=9, n=2)
     fields = [violation["field"] for violation in answer.json()["error"]["violations"]]

@@ -177,6 +177,15 @@ async def test_the_extended_card_names_tools(guarded_system: System, binding: st
         assert http.post(f"/a2a/{plain}", json=body, headers=VERSION).json()["error"]["code"] == -32004
 
 
+def test_an_id_that_every_event_would_repeat_is_bounded(parley_system: System) -> None:
+    agent = made(parley_system)
+    with parley_system.client() as http:
+        for given, kept in (("x" * 256, "x" * 256), (12, 12), ("x" * 257, None), (10**300, None)):
+            body = {"jsonrpc": "2.0", "id": given, "method": "GetExtendedAgentCard"}
+            answer = http.post(f"/a2a/{agent}", json=body, headers=VERSION).json()
+            assert (answer["id"], answer["error"]["code"]) == (kept, -32600 if kept is None else -32004)
+
+
 def reason_of(error: Any) -> tuple[str, str]:
     """Return reason and domain of the first detail of an error of gRPC."""
     info = error_details_pb2.ErrorInfo()

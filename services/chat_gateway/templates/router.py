@@ -129,7 +129,7 @@ def _chosen(message: Message, names: Sequence[str]) -> str:
     for call in message.tool_calls:
         try:
             agent = json.loads(call.arguments).get("agent")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             continue
         if agent in names:
             return str(agent)

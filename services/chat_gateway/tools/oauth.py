@@ -82,7 +82,7 @@ class OauthCredentials:
         except EgressDenied as error:
             self._failed = (self._clock() + _PAUSE, error)
             raise
-        except (TimeoutError, aiohttp.ClientError, OSError, ResponseTooLarge, ValueError):
+        except (TimeoutError, aiohttp.ClientError, OSError, ResponseTooLarge, ValueError, RecursionError):
             raise self._refuse("its token endpoint can't be reached, or does not answer as OAuth says") from None
         if answer.error or not _usable(answer):
             code = f" ({answer.error})" if _ERROR_CODE.fullmatch(answer.error) else ""

@@ -64,7 +64,12 @@ async def test_all_of_them_see_one_session() -> None:
 
 @pytest.mark.parametrize(
     "says_",
-    [calling(("c", "hand_over", '{"agent": "vip"}')), text("I think vip"), calling(("c", "x", "["), content="vip!")],
+    [
+        calling(("c", "hand_over", '{"agent": "vip"}')),
+        text("I think vip"),
+        calling(("c", "x", "["), content="vip!"),
+        calling(("c", "hand_over", "[" * 100_000), content="vip!"),
+    ],
 )
 async def test_the_model_chooses_where_no_rule_does(says_: Message) -> None:
     world = make_router_world(desk=lambda call: says_, ask_model=True)

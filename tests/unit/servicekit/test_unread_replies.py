@@ -1,7 +1,9 @@
 """Replies that callers do not read: their number of bytes is bounded, and those who read get theirs."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,7 +14,7 @@ from servicekit import unread, unread_replies
 from servicekit.rpc_status import from_rpc_error
 from servicekit.server import CallerBounds
 from servicekit.unread import STREAM_BYTES
-from servicekit.unread_replies import UnreadReply
+from servicekit.unread_replies import UnreadReplies, UnreadReply
 from tests.hostile import frames
 from tests.unit.servicekit.conftest import SERVICE, serve
 
@@ -132,3 +134,19 @@ async def test_large_replies_that_nobody_reads_leave_no_room_for_more_of_them() 
                     await asyncio.sleep(0.05)
                 else:
                     break
+
+
+async def test_a_refused_reply_is_not_kept_by_its_refusal() -> None:
+    """The cycles of an error and its frames may stay for long: two hundred clients made half a gigabyte of them."""
+
+    async def reply(request: bytes, context: Any) -> bytes:
+        return b"a" * 100_000
+
+    context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", add_done_callback=lambda _: None)
+    handler = grpc.unary_unary_rpc_method_handler(reply)
+    bounded = UnreadReplies(150_000)._wrap_handler("/a/b", handler)
+    assert len(await bounded.unary_unary(b"", context)) == 100_000
+    with pytest.raises(UnreadReply) as refused:
+        await bounded.unary_unary(b"", context)
+    [frame] = [one for one, _ in traceback.walk_tb(refused.tb) if one.f_code.co_name == "serialized"]
+    assert not frame.f_locals.keys() & {"data", "reply"}

@@ -25,6 +25,8 @@ CARD: Final = "/.well-known/agent-card.json"
 _READS: Final = frozenset({"GET", "HEAD"})
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _CARD_SECONDS: Final = 60
+_MAX_ID: Final = 256
+"""Characters of a request's id, which each event of its stream repeats."""
 _KEY_SECONDS: Final = 300
 
 
@@ -161,7 +163,9 @@ def _json(body: bytes) -> Any:
 
 def _request_id(document: Any) -> str | int | None:
     request_id = document.get("id") if isinstance(document, dict) else None
-    return None if isinstance(request_id, bool) or not isinstance(request_id, str | int) else request_id
+    if isinstance(request_id, bool) or not isinstance(request_id, str | int):
+        return None
+    return request_id if len(str(request_id)) <= _MAX_ID else None
 
 
 def _method(document: Any) -> str:
@@ -171,7 +175,7 @@ def _method(document: Any) -> str:
     if document.get("jsonrpc") != "2.0":
         raise InvalidRequest('jsonrpc must be "2.0"')
     if document.get("id") is not None and _request_id(document) is None:
-        raise InvalidRequest("id must be text, a whole number or null")
+        raise InvalidRequest(f"id must be text, a whole number or null, of at most {_MAX_ID} characters")
     method = document.get("method")
     if not isinstance(method, str) or not method:
         raise InvalidRequest("method is required")

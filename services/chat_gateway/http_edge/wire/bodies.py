@@ -11,6 +11,7 @@ from litestar.types import Receive
 
 from chat_gateway.http_edge.wire.errors import MalformedBody, UnknownEncoding
 from servicekit.errors import DeadlineExceeded, InvalidArgument, MessageTooLarge, Violation
+from servicekit.json_width import is_wider_than, marks_of
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ _MAX_STRUCTURE_BYTES = 256 * 1024
 _MESSAGES = "messages"
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that does not end is not looked for again
+_MAX_QUOTED = 200
+"""Characters of a field's path, and of what is wrong with it, in an error: the caller chooses them."""
 _FIELD = re.compile(r"^Object (?P<what>contains unknown|missing required) field `(?P<field>.*)`$", re.DOTALL)
 
 
@@ -116,7 +118,7 @@ def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> 
     Texts are not bounded here, nor is the field `unbounded`; `items` is that of messages. Costs nothing for small
     bodies, and little for large ones of few values.
     """
-    if len(body) <= SMALL_BODY or _structure(body) <= _SIMPLE:
+    if len(body) <= SMALL_BODY or marks_of(body) <= _SIMPLE:
         return
     fields = decode(_FIELDS.decode, body)
     for name, raw in fields.items():
@@ -128,12 +130,8 @@ def check_width(body: bytes, *, unbounded: str = "", items: str = _MESSAGES) -> 
 
 def check_values(body: bytes) -> None:
     """Raises `InvalidArgument` for JSON with more than `MAX_BODY_VALUES` values: for bodies that are decoded whole."""
-    if _structure(body) > MAX_BODY_VALUES and _structure(_TEXT.sub(b"", body)) > MAX_BODY_VALUES:
+    if is_wider_than(body, MAX_BODY_VALUES):
         raise InvalidArgument(message=f"the body holds more than {MAX_BODY_VALUES} values")
-
-
-def _structure(body: bytes) -> int:
-    return body.count(b",") + body.count(b"{") + body.count(b"[")
 
 
 def is_large(body: bytes) -> bool:
@@ -203,10 +201,14 @@ def wrong_shape(text: str) -> MalformedBody:
     if field:
         path = f"{path}.{field['field']}" if path else field["field"]
         what = "is not a field" if field["what"] == "contains unknown" else "is required"
-    what = what.removesuffix(" - at `key`")
+    path, what = _short(path), _short(what.removesuffix(" - at `key`"))
     violation = Violation(path, what[:1].lower() + what[1:])
     message = f"{path}: {violation.description}" if path else f"the body has the wrong shape: {violation.description}"
     return MalformedBody(message, violations=[violation])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
 
 
 def check_free_form(value: Any, field: str) -> None:

@@ -9,6 +9,8 @@ from chat_gateway.tools.results import failed
 
 _ENDED: Final = frozenset({"COMPLETED", "FAILED", "CANCELED", "REJECTED"})
 _WAITING: Final = frozenset({"INPUT_REQUIRED", "AUTH_REQUIRED"})
+_MAX_ID: Final = 512
+"""Characters of an id of a task or context: longer ones do not count."""
 
 
 class RemoteTask:
@@ -72,10 +74,11 @@ class RemoteTask:
     def _is_ours(self, one: Mapping[str, Any], name: str) -> bool:
         """Notes the ids that an answer has; returns whether it is of the task that the first one named."""
         if isinstance(said := one.get(name), str) and said:
-            if self.id and said != self.id:
+            if len(said) > _MAX_ID or (self.id and said != self.id):
                 return False
             self.id = said
-        if not self.context_id and isinstance(context := one.get("contextId"), str):
+        context = one.get("contextId")
+        if not self.context_id and isinstance(context, str) and len(context) <= _MAX_ID:
             self.context_id = context
         return True
 
@@ -87,7 +90,10 @@ class RemoteTask:
     def _artifact(self, artifact: Any, *, append: bool) -> None:
         if isinstance(artifact, Mapping):
             name, parts = str(artifact.get("artifactId", "")), list(_parts(artifact))
-            self._artifacts[name] = [*self._artifacts.get(name, []), *parts] if append else parts
+            if append:
+                self._artifacts.setdefault(name, []).extend(parts)
+            else:
+                self._artifacts[name] = parts
 
 
 def _joined(message: Any) -> str:

@@ -13,6 +13,7 @@ from servicekit.values import value
 CARD_PATH: Final = "/.well-known/agent-card.json"
 VERSION: Final = "1.0"
 _BINDINGS: Final = ("JSONRPC", "HTTP+JSON")
+_MAX_INTERFACES: Final = 64
 _MAX_SKILLS: Final = 32
 
 
@@ -34,7 +35,7 @@ def remote_agent(card: Mapping[str, Any], url: str) -> RemoteAgent:
     interfaces = card.get("supportedInterfaces")
     wanted = URL(url).origin()
     found: dict[str, RemoteAgent] = {}
-    for one in interfaces if isinstance(interfaces, list) else []:
+    for one in (interfaces if isinstance(interfaces, list) else [])[:_MAX_INTERFACES]:
         binding, version = _text(one, "protocolBinding").upper(), _text(one, "protocolVersion")
         if binding in _BINDINGS and binding not in found and version.split(".")[:2] in ([""], ["1", "0"], ["1"]):
             try:

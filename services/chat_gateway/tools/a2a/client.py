@@ -27,10 +27,13 @@ from chat_gateway.tools.server import MAX_RESULT_BYTES, CallOptions, ServerUnava
 from servicekit import traces
 from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient, ResponseTooLarge, read_bounded
+from servicekit.json_width import is_wider_than
 
 MAX_CARD_BYTES: Final = 1024 * 1024
 CANCEL_SECONDS: Final = 4.0
 _MAX_CONTEXTS: Final = 10_000
+_MAX_VALUES: Final = 50_000
+"""Of one answer: reading more takes longer than others may be held up."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 2.0
 _INVALID_PARAMS: Final = -32602
 _REST: Final = {
@@ -137,8 +140,8 @@ class A2aAgentClient:
                 body = await read_bounded(response, MAX_CARD_BYTES)
             if response.status != 200:
                 raise ServerUnavailable(f"answered status {response.status} for its agent card")
-            card = msgspec.json.decode(body)
-        except (aiohttp.ClientError, OSError, ResponseTooLarge, msgspec.DecodeError, RecursionError) as error:
+            card = _decoded(body)
+        except (aiohttp.ClientError, OSError, ResponseTooLarge, ValueError) as error:
             raise ServerUnavailable(f"has no agent card that can be read ({type(error).__name__})") from None
         except CredentialsRefused as error:
             raise ServerUnavailable(str(error)) from None
@@ -262,11 +265,21 @@ def _message(text: str, task_id: str, options: CallOptions) -> dict[str, Any]:
     return {**message, "taskId": task_id} if task_id else message
 
 
+def _decoded(body: bytes) -> Any:
+    """Returns what JSON says. Raises `ValueError` where it is none that can be read, or holds too many values."""
+    if is_wider_than(body, _MAX_VALUES):
+        raise ValueError("too many values")
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("nests too deeply") from None
+
+
 def _read(body: bytes, agent: RemoteAgent, status: int) -> Any:
     """Returns what an answer says. Raises `_Refused` for an error."""
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+        document = _decoded(body)
+    except ValueError:
         document = None
     error = document.get("error") if isinstance(document, dict) else None
     if isinstance(error, dict):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from chat_gateway.model.tool_servers import A2aAgent, BearerAuth
 from chat_gateway.model.tools import ServerTools, ToolOutcome
+from chat_gateway.tools.a2a.answers import RemoteTask
 from servicekit import traces
 from tests.unit.chat_gateway.tools.opened import Room, opened_room
 
@@ -310,6 +312,43 @@ async def test_errors_and_excess_are_results(streaming: Elsewhere) -> None:
         assert (result.outcome, "broken" in result.text) == (ToolOutcome.ERROR, True)
         for wrong in ("{}", '{"message": 1}', '{"message": ""}'):
             assert (await room.call("expert", "expert", wrong)).outcome is ToolOutcome.INVALID_ARGUMENTS
+
+
+UNREADABLE = [b'{"name": "\xff"}', b"[" * 100_000, b"[" + b"{}," * 100_000 + b"{}]", b'{"a": 1e999}', b"no JSON"]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_what_is_no_json_or_too_wide_is_an_error_of_the_agents(agent: Elsewhere, body: bytes) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET" and not shown:
+            return web.json_response(agent.card)
+        return web.Response(body=body, content_type="application/json")
+
+    agent._serve = answer  # type: ignore[method-assign]
+    shown = ""
+    async with asking(agent) as room:
+        result = await room.call("expert", "expert", SAID)
+        assert (result.outcome, result.text) == (ToolOutcome.ERROR, "the agent answered with an error: status 200")
+        shown = "nothing"
+        room.put("expert", A2aAgent(agent.url, {"X-Team": "red"}))
+        listed = await room.listed(ServerTools("expert"))
+    assert "has no agent card that can be read" in listed.unavailable[0].reason
+
+
+def test_ids_without_end_are_not_kept() -> None:
+    task_elsewhere = RemoteTask()
+    task_elsewhere.take({"task": {"id": "t" * 10_000, "contextId": "c" * 10_000, "status": WORKING}})
+    assert (task_elsewhere.id, task_elsewhere.context_id) == ("", "")
+
+
+def test_pieces_of_an_artifact_take_linear_time() -> None:
+    one = {"artifactUpdate": {"append": True, "artifact": {"artifactId": "a", "parts": [{"text": "x"}]}}}
+    task_elsewhere, begun = RemoteTask(), time.process_time()
+    for _ in range(60_000):
+        task_elsewhere.take(one)
+    assert time.process_time() - begun < 5.0
+    task_elsewhere.take({"statusUpdate": {"status": DONE}})
+    assert task_elsewhere.result().text == "x" * 60_000
 
 
 async def test_a_card_that_names_another_origin_gets_no_credentials() -> None:

@@ -69,3 +69,13 @@ async def test_a_token_endpoint_that_refuses_is_named_and_not_asked_again_at_onc
             assert (result.outcome, "invalid_client" in result.text) == (ToolOutcome.UNAVAILABLE, True)
             assert "s3cret" not in result.text
         assert [one[1] for one in recorded.requests] == ["/token", "/token"]
+
+
+async def test_a_token_endpoint_that_answers_what_can_not_be_read_is_named(recorded: Recorded, tmp_path: Any) -> None:
+    deep = '{"x": ' + "[" * 20_000 + "]" * 20_000 + "}"
+    recorded.token_answers = [web.Response(text=deep, content_type="application/json")]
+    async with with_secrets(tmp_path, client="s3cret-client") as room:
+        auth = OauthClientCredentials(f"{recorded.url}/token", "parley", "client")
+        room.put("crm", HttpService(recorded.url, calls=(call("guarded"),)), auth)
+        result = await room.call("crm", "guarded")
+        assert (result.outcome, "does not answer as OAuth says" in result.text) == (ToolOutcome.UNAVAILABLE, True)
