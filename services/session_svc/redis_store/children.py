@@ -13,6 +13,8 @@ from session_svc.redis_store.script_runner import RedisScripts
 
 MAX_DEPTH = 16
 """More than agents may call each other deep."""
+MAX_ID_BYTES = 256
+"""More than any session's id has: what is longer was written by something else."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +42,8 @@ class Children:
     async def _keep(self, project: str, parents: Sequence[str], expire_ms: int) -> list[str]:
         """Returns those of the children that others hang on."""
         found = await self._scripts.run_each(*(("ZRANGE", children_index(project, one), 0, -1) for one in parents))
-        members = {name.decode(errors="replace") for names in found if isinstance(names, list) for name in names}
-        names = sorted(members.difference(parents))
+        members = {name for names in found if isinstance(names, list) for name in names if len(name) <= MAX_ID_BYTES}
+        names = sorted({name.decode(errors="replace") for name in members}.difference(parents))
         if not names:
             return []
         keep = calls.Keep(expire_ms)

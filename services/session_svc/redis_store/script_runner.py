@@ -40,8 +40,10 @@ _PASSING_FAULTS = (
 _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
 # A key of a wrong type, or a value in it that is none of those that scripts write.
 _DAMAGE = re.compile(
-    r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short|Missing bytes in input|Bad data format)"
-    r"|hash value is not an? "
+    r"WRONGTYPE|user_script.*(attempt to |bad argument|data string too short|Missing bytes in input|Bad data format"
+    r"|stack overflow|too many results|number overflow)"
+    r"|hash value is not an? |not an integer or out of range|not a valid float|would overflow"
+    r"|invalid expire time|stream has exhausted|smaller than the target stream|exceeds maximum allowed size"
 )
 _TRIES = 4
 SHARED_SOURCES = ("prelude", "journal")

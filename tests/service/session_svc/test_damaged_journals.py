@@ -101,6 +101,7 @@ FIELDS: dict[str, Callable[["redis.Redis"], Any]] = {
     "push: cut": lambda client: client.hset("{default:s1}:meta", "push", b"\xda\xff\xff"),
     "push: no format": lambda client: client.hset("{default:s1}:meta", "push", b"\xc1"),
     "push: a number": lambda client: client.hset("{default:s1}:meta", "push", b"\x07"),
+    "push: millions of numbers": lambda client: client.hset("{default:s1}:meta", "push", b"x" * 3_000_000),
     "push: other values": lambda client: client.hset("{default:s1}:meta", "push", b"\x92\x01\x93\x01\xc0\x80"),
     "push: an id that is no text": lambda client: client.hset(
         "{default:s1}:meta", "push", b"\x91\x93\xb6" + client.hget("{default:s1}:meta", "turn") + b"\xa2\xff\xfe\xa1x"
@@ -135,3 +136,17 @@ async def test_what_is_no_turn_in_the_index_of_waiting_turns_is_dropped(svc: Rep
     assert await claimed(svc) == {"s2"}
     left = set(client.zrange("{turns}:running", 0, -1))
     assert not left & {JUNK, b"x", b"a|b|c|d", b"||"}, "nobody looks at it again"
+
+
+@pytest.mark.parametrize("junk", [JUNK, b"nan", b"9" * 30, b"9" * 15])
+async def test_counts_of_waiting_turns_that_are_none_keep_nobody_waiting(
+    svc: Replica, client: "redis.Redis", junk: bytes
+) -> None:
+    for session in ("s1", "s2"):
+        await queued(svc, session)
+    fields: Any = client.hkeys("{turns}:shares")
+    client.hset("{turns}:shares", mapping=dict.fromkeys(fields, junk))
+    await queued(svc, "s3")
+    assert await claimed(svc) == {"s1", "s2", "s3"}
+    await queued(svc, "s4")
+    assert await claimed(svc) == {"s4"}

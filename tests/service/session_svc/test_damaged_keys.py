@@ -82,16 +82,29 @@ async def test_a_damaged_session_fails_alone_and_can_be_deleted(svc: Replica, cl
     assert await svc.said("s1") == ["hi"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("expire", "x"), ("created", "x"), ("metadata", "{"), ("last", "x")])
-async def test_a_field_that_is_no_number_fails_its_session_alone(
-    svc: Replica, client: "redis.Redis", field: str, value: str
-) -> None:
-    for session in ("s1", "s2"):
-        await svc.turn(session, user_id="ann")
-    client.hset("{default:s1}:meta", field, value)
-    with refused("TURN_DAMAGED"):
-        await svc.sessions.GetSession(pb.GetSessionRequest(id="s1"))
-    assert await listed(svc) == await listed(svc, user_id="ann") == ["s2"]
+UNREADABLE = [
+    *(("expire", "x"), ("created", "x"), ("last", "x"), ("metadata", "{"), ("metadata", '["a"]')),
+    *((field, "9" * 30) for field in ("created", "activity", "idle", "cap", "expire", "messages", "prompt", "parts")),
+    *(("created", "253402300800000"), ("messages", "9223372036854775808"), ("revision", "-1"), ("first", "9")),
+    *(("metadata", '{"a": 1}'), ("metadata", r'{"a": "\ud800"}'), ("metadata", "[" * 100_000), ("calls", "[1]")),
+]
+
+
+async def test_a_field_that_is_unreadable_fails_its_session_alone(svc: Replica, client: "redis.Redis") -> None:
+    await svc.turn("fine", user_id="ann")
+    for number, (field, value) in enumerate(UNREADABLE):
+        await svc.turn(f"s{number}", user_id="ann")
+        client.hset(f"{{default:s{number}}}:meta", field, value)
+        with refused("TURN_DAMAGED"):
+            await svc.sessions.GetSession(pb.GetSessionRequest(id=f"s{number}"))
+    assert await listed(svc) == await listed(svc, user_id="ann") == ["fine"]
+
+
+async def test_the_largest_numbers_and_times_can_be_told(svc: Replica, client: "redis.Redis") -> None:
+    await svc.turn("s1")
+    largest = dict.fromkeys(("prompt", "completion", "cached", "reasoning", "revision", "messages"), 2**63 - 1)
+    client.hset("{default:s1}:meta", mapping=largest | {"idle": 253402300799999})
+    assert await listed(svc) == ["s1"]
 
 
 async def test_an_erased_user_has_no_damaged_sessions_left(svc: Replica, client: "redis.Redis") -> None:

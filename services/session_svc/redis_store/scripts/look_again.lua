@@ -6,7 +6,10 @@ if ms == '-1' then
   local project = string.match(member, '^[^|]*')
   local known = redis.call('ZREM', KEYS[1], member)
   if redis.call('ZREM', KEYS[2], member) == 1 then
-    if redis.call('HINCRBY', KEYS[3], 'count:' .. project, -1) <= 0 then
+    local count = tonumber(redis.call('HGET', KEYS[3], 'count:' .. project) or 0) or 0 -- damage counts as 0
+    if count > 1 then
+      redis.call('HSET', KEYS[3], 'count:' .. project, string.format('%d', count - 1))
+    else
       redis.call('HDEL', KEYS[3], 'count:' .. project, 'last:' .. project)
     end
     known = 1

@@ -21,7 +21,10 @@ if queued == 0 then
   redis.call('DEL', KEYS[3])
 else
   redis.call('HSET', KEYS[3], 'now', first[2])
-  if redis.call('HINCRBY', KEYS[3], 'count:' .. project, -1) <= 0 then
+  local count = tonumber(redis.call('HGET', KEYS[3], 'count:' .. project) or 0) or 0 -- damage counts as 0
+  if count > 1 then
+    redis.call('HSET', KEYS[3], 'count:' .. project, string.format('%d', count - 1))
+  else
     redis.call('HDEL', KEYS[3], 'count:' .. project, 'last:' .. project)
   end
 end
