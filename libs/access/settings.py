@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from access.oidc_settings import OidcIssuer
+from servicekit.files import read_regular_file
 from servicekit.settings import FROM_JSON, Seconds, ServiceSettings
 
 MIN_OPERATOR_KEY = 32
+_MAX_KEY_FILE_BYTES = 64 * 1024
 
 
 class AccessSettings(ServiceSettings):
@@ -64,7 +66,7 @@ class AccessSettings(ServiceSettings):
         if self.operator_key_file is None:
             raise ValueError("PARLEY_AUTH=required needs PARLEY_OPERATOR_KEY or PARLEY_OPERATOR_KEY_FILE")
         try:
-            return self.operator_key_file.read_text("ascii").strip()
+            return read_regular_file(self.operator_key_file, _MAX_KEY_FILE_BYTES).decode("ascii").strip()
         except OSError as error:
             raise ValueError(f"PARLEY_OPERATOR_KEY_FILE can't be read: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
@@ -47,6 +48,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_NO_PART_OF_A_TARGET = re.compile(r"[\s\x00-\x1f\x7f]")
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -75,6 +78,8 @@ def open_channel(
 def resolvable(target: str) -> str:
     """Returns `target` as a gRPC target URI. Raises `StartupError` if it has none of the forms of `open_channel`."""
     if target.startswith(("dns:", "ipv4:", "ipv6:", "unix:", "xds:")):
+        if _NO_PART_OF_A_TARGET.search(target):
+            raise StartupError(f"target {target!r}: it has a space or a control character in it")
         return target
     parts = [part.strip() for part in target.split(",")]
     hosts = [_host_of(part, target) for part in parts]
@@ -91,7 +96,8 @@ def resolvable(target: str) -> str:
 
 def _host_of(part: str, target: str) -> str:
     host, separator, port = part.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    named = host.strip("[]") and "/" not in host and not _NO_PART_OF_A_TARGET.search(host)
+    if not (separator and named and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise StartupError(f"target {target!r}: {part!r} is not host:port")
     return host.strip("[]")
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.aliases import AliasGenerator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit.channels import resolvable
+from servicekit.errors import StartupError
 from servicekit.tls import TlsFiles
 
 
@@ -44,11 +46,21 @@ def _json(value: object) -> object:
         raise ValueError(f"not JSON: {error}") from None
 
 
+def _target(value: str) -> str:
+    try:
+        resolvable(value)
+    except StartupError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Unit("s")]
 Bytes = Annotated[int, Unit("bytes")]
 Duration = Annotated[timedelta, BeforeValidator(_seconds), Unit("s, or ISO 8601")]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words), Unit("words with commas between")]
+GrpcTarget = Annotated[str, Field(max_length=2048), AfterValidator(_target)]
+"""A target that `servicekit.channels.open_channel` takes."""
 FROM_JSON = BeforeValidator(_json)
 """Annotates a field whose variable holds JSON."""
 
@@ -120,6 +132,7 @@ class ServiceSettings(EnvironmentSettings):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
+        max_length=255,
         description="Address to listen on. One that other machines can reach needs `PARLEY_AUTH=required`.",
     )
     grpc_port: Port = Field(default=0, description="Port of the gRPC API; 0: any free one.")
@@ -158,10 +171,16 @@ class ServiceSettings(EnvironmentSettings):
     log_format: Literal["json", "console"] = Field(default="json", description="How lines of the log are written.")
     reflection: bool = Field(default=True, description="Whether gRPC server reflection is served.")
     max_concurrent_rpcs: int = Field(
-        default=4096, ge=1, description="gRPC calls at a time, watches included; more are refused at once."
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="gRPC calls at a time, watches included; more are refused at once.",
     )
     max_grpc_connections: int = Field(
-        default=1024, ge=8, description="Connections to the gRPC port at a time; more are closed as they come."
+        default=1024,
+        ge=8,
+        le=1_000_000,
+        description="Connections to the gRPC port at a time; more are closed as they come.",
     )
     drain_notice: Seconds = Field(
         default=0.0,
@@ -200,13 +219,13 @@ class ServiceSettings(EnvironmentSettings):
             yield "PARLEY_TLS_PEERS is missing: it names the certificates whose calls this service accepts"
 
     def _unprotected_listeners(self) -> Iterator[str]:
-        if not self.edge and not self.tls_cert_file and not is_loopback(self.host) and self.auth == "required":
+        if is_loopback(self.host):
+            return
+        reachable = f"{self.variables()['host']}: {self.host!r} is reachable from other machines while"
+        if not self.edge and not self.tls_cert_file and self.auth == "required":
             yield (
-                f"host {self.host!r} is reachable from other machines while calls between services are not "
-                "encrypted: set PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
+                f"{reachable} calls between services are not encrypted: set PARLEY_TLS_CERT_FILE, PARLEY_TLS_KEY_FILE, "
+                "PARLEY_TLS_CA_FILE and PARLEY_TLS_PEERS"
             )
-        if self.auth == "off" and not is_loopback(self.host):
-            yield (
-                f"host {self.host!r} is reachable from other machines while authentication is off, so anybody could "
-                "use this service: listen on 127.0.0.1"
-            )
+        if self.auth == "off":
+            yield f"{reachable} authentication is off, so anybody could use this service: listen on 127.0.0.1"

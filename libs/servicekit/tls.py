@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from servicekit.errors import StartupError
+from servicekit.files import read_regular_file
 from servicekit.supervision import cancel_and_wait, supervise
 
 CHECK_SECONDS = 1.0
@@ -204,13 +205,9 @@ def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
 
 def _content(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        return read_regular_file(path, _MAX_BYTES)
     except OSError as error:
         raise BadCertificates(f"{path}: {_text_of(error)}") from error
-    if len(content) > _MAX_BYTES:
-        raise BadCertificates(f"{path}: is larger than 1 MiB")
-    return content
 
 
 def _check_authorities(path: str, content: bytes) -> None:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -16,7 +18,7 @@ from chat_gateway.providers.resilience_settings import ProviderTimeouts
 from chat_gateway.providers.settings import ProviderSettings
 from contract.fields import RESOURCE_ID_RULE, is_resource_id
 from servicekit.egress import PUBLIC, EgressRules
-from servicekit.settings import FROM_JSON, Bytes, Port, Seconds, Words, variables_after
+from servicekit.settings import FROM_JSON, Bytes, GrpcTarget, Port, Seconds, Words, variables_after
 from servicekit.tls import TlsFiles
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -54,8 +56,8 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         description="gRPC calls that one address has open at a time, until their answers are read. Behind a load "
         "balancer, whose address all connections have, as many as `PARLEY_GATEWAY_MAX_CONCURRENT_RPCS`.",
     )
-    config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
-    session_target: str = Field(default="127.0.0.1:50053", description="gRPC address of session_svc.")
+    config_target: GrpcTarget = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
+    session_target: GrpcTarget = Field(default="127.0.0.1:50053", description="gRPC address of session_svc.")
     providers: Annotated[dict[str, ProviderSettings], FROM_JSON] = Field(
         default={},
         validation_alias="PARLEY_PROVIDERS",
@@ -80,6 +82,7 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
     a2a_grpc_url: str = Field(
         default="",
         max_length=256,
+        pattern=r"^[!-~]*$",
         description="Where callers reach the gRPC API, as agent cards and `/v1/auth` have it, such as "
         "`api.example:443`; without, cards leave gRPC out.",
     )
@@ -97,7 +100,10 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         default=1.0, gt=0, le=60, description="How long a turn waits for config_svc to answer for an agent config."
     )
     config_max_age: Seconds = Field(
-        default=900.0, ge=0, description="How old an agent config may be that is used while config_svc is unavailable."
+        default=900.0,
+        ge=0,
+        le=31_622_400,
+        description="How old an agent config may be that is used while config_svc is unavailable.",
     )
     max_running_turns: int = Field(default=256, ge=1, le=100_000, description="Turns that use a model at a time.")
     max_queued_turns: int = Field(default=512, ge=0, le=100_000, description="Turns that may wait for that.")
@@ -110,8 +116,12 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
         description="Turns without a caller that this gateway runs at a time: background turns, and those of "
         "gateways that were lost.",
     )
-    max_instances: int = Field(default=10_000, ge=1, description="Agent instances that are kept in memory.")
-    max_known_configs: int = Field(default=50_000, ge=1, description="Agent configs that are kept in memory.")
+    max_instances: int = Field(
+        default=10_000, ge=1, le=10_000_000, description="Agent instances that are kept in memory."
+    )
+    max_known_configs: int = Field(
+        default=50_000, ge=1, le=10_000_000, description="Agent configs that are kept in memory."
+    )
     lease_renew_interval: Seconds = Field(
         default=4.0,
         gt=0,
@@ -293,15 +303,19 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
                         f"PARLEY_GATEWAY_CORS_ORIGINS: {origin!r} must be an origin, such as https://app.example.com, "
                         "in lower case and without a path, or '*' alone"
                     )
-        yield from self._replica_problems()
+        yield from self._place_problems()
         yield from self._size_problems()
         if bool(self.edge_cert_file) != bool(self.edge_key_file):
             missing = "EDGE_KEY_FILE" if self.edge_cert_file else "EDGE_CERT_FILE"
             yield f"TLS of the edges is incomplete: PARLEY_GATEWAY_{missing} missing"
 
-    def _replica_problems(self) -> Iterator[str]:
+    def _place_problems(self) -> Iterator[str]:
+        if self.a2a_url and not _is_address(self.a2a_url):
+            yield "PARLEY_GATEWAY_A2A_URL must name a host, such as https://api.example"
+        if self.secrets_dir and Path(self.secrets_dir).exists() and not Path(self.secrets_dir).is_dir():
+            yield "PARLEY_GATEWAY_SECRETS_DIR is no directory"
         for url in self.replicas:
-            if not re.fullmatch(r"https?://[^/\s?#@]+", url):
+            if not re.fullmatch(r"https?://[^/\s?#@]+", url) or not _is_address(url):
                 yield f"PARLEY_GATEWAY_REPLICAS: {url!r} must be an http(s) address without a path, such as http://host:8080"
 
     def _size_problems(self) -> Iterator[str]:
@@ -312,3 +326,12 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
                 "PARLEY_GATEWAY_MAX_LARGE_BYTES must be at least PARLEY_GATEWAY_MAX_BODY_BYTES and "
                 "PARLEY_GATEWAY_WINDOW_PARTS_BYTES"
             )
+
+
+def _is_address(url: str) -> bool:
+    """Returns whether a URL names a host, and a port that can be one where it names one."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False

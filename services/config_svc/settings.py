@@ -14,10 +14,12 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from access.settings import AccessSettings
+from servicekit.files import read_regular_file
 from servicekit.settings import Duration, Port, Seconds, variables_after
 
 DRIVER = "postgresql+psycopg"
 MIN_SECRET = 32
+_MAX_SECRET_FILE_BYTES = 64 * 1024
 
 
 class ConfigSettings(AccessSettings):
@@ -60,7 +62,9 @@ class ConfigSettings(AccessSettings):
         le=timedelta(days=3650),
         description="How old a cursor may be from which a watch of changes is resumed.",
     )
-    feed_keep: int = Field(default=100_000, ge=1, description="Changes over which a watch can be resumed.")
+    feed_keep: int = Field(
+        default=100_000, ge=1, le=1_000_000_000, description="Changes over which a watch can be resumed."
+    )
     feed_poll: Seconds = Field(
         default=1.0, gt=0, le=60, description="How often changes are looked for without a notification."
     )
@@ -99,7 +103,7 @@ class ConfigSettings(AccessSettings):
     def key_secrets(self) -> tuple[bytes, ...]:
         """The secrets that API keys are hashed under, the newest first; none when none is set."""
         if self.key_secret_file is not None:
-            return tuple(self.key_secret_file.read_bytes().split())
+            return tuple(read_regular_file(self.key_secret_file, _MAX_SECRET_FILE_BYTES).split())
         return tuple(self.key_secret.get_secret_value().encode().split())
 
     @property

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from access.settings import AccessSettings
-from servicekit.settings import Bytes, Port, Seconds, variables_after
+from servicekit.settings import Bytes, GrpcTarget, Port, Seconds, variables_after
 from session_svc.model.limits import JournalBounds, PickupBounds
 from session_svc.model.session import SessionBounds, WhenFull
 
@@ -23,7 +23,7 @@ class SessionSettings(AccessSettings):
         "(`redis+sentinel://host,host/primary-name`) or a cluster (`redis+cluster://host,host`); `rediss…` is the "
         "same with TLS. See [durability.md](durability.md).",
     )
-    config_target: str = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
+    config_target: GrpcTarget = Field(default="127.0.0.1:50052", description="gRPC address of config_svc.")
     lease: Seconds = Field(default=15.0, ge=0.2, le=600, description="How long a turn lease lasts unless renewed.")
     claim: Seconds = Field(
         default=2.0,

@@ -17,7 +17,7 @@ from access.rules import require_audit, rules_of
 from callstream.server import CallStreams
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from servicekit.channels import open_channel
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, StartupError
 from servicekit.lifecycle import Background
 from servicekit.metrics import serve_metrics
 from servicekit.server import GrpcServer, serving
@@ -212,7 +212,10 @@ async def open_redis(url: str, links: int) -> AsyncIterator[tuple[list[Link], Di
 
     Does not wait for Redis. Raises `StartupError` for a URL that is none.
     """
-    where = parse_redis_url(url)
+    try:
+        where = parse_redis_url(url)
+    except StartupError as error:
+        raise StartupError(f"PARLEY_SESSION_REDIS_URL: {error}") from None
     async with contextlib.AsyncExitStack() as stack:
         opened: list[RedisLink] | list[ClusterLink]
         if isinstance(where, list):

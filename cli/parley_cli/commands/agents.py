@@ -16,8 +16,11 @@ from parley_cli.commands.output import print_json
 from parley_cli.commands.project import Project
 from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
+from parley_cli.declared.agent_file import MAX_BYTES
+from parley_cli.declared.yaml_bounds import YamlTooLarge, check_yaml
 from parley_cli.errors import LocalError
 from parley_cli.terminal import echo, standard_input
+from servicekit.files import read_text_file
 
 agents = typer.Typer(help="Manage agents.", no_args_is_help=True)
 
@@ -40,15 +43,16 @@ DELETED = {"deleted": "delete_time", "uid": "uid"}
 def read_object(file: Path) -> dict[str, Any]:
     """Read one object from a YAML or JSON file; raises LocalError that says what is wrong."""
     try:
-        text = standard_input().read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = standard_input().read() if str(file) == "-" else read_text_file(file, MAX_BYTES)
+        check_yaml(text)
         value = YAML(typ="safe", pure=True).load(text)
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:
         raise LocalError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise LocalError(f"{file} is not UTF-8") from None
-    except RecursionError:
-        raise LocalError(f"{file} is nested too deeply") from None
+    except (YamlTooLarge, RecursionError) as error:
+        raise LocalError(f"{file}: {error}") from None
     except (YAMLError, ValueError) as error:
         raise LocalError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
     except TypeError as error:

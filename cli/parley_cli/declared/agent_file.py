@@ -15,6 +15,11 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarfloat import ScalarFloat
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from parley_cli.declared.yaml_bounds import YamlTooLarge, check_yaml
+from servicekit.files import read_text_file
+
+MAX_BYTES = 16 * 1024 * 1024
+"""More than the server takes."""
 SUFFIXES = (".yaml", ".yml")
 OUTPUT_ONLY = frozenset(
     {"object", "uid", "revision", "etag", "create_time", "update_time", "delete_time", "purge_time"}
@@ -72,7 +77,8 @@ class AgentFile:
         """Reads the file. Raises `BadFile`."""
         self.path = path
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text_file(path, MAX_BYTES)
+            check_yaml(text)
             loaded = _yaml().load(text)
         except OSError as error:
             raise BadFile(Problem(path, None, "", error.strerror or "can't be read")) from None
@@ -83,10 +89,14 @@ class AgentFile:
             raise BadFile(Problem(path, line, "", f"is not YAML: {error.problem or error.context}")) from None
         except YAMLError as error:
             raise BadFile(Problem(path, None, "", f"is not YAML: {' '.join(str(error).split())}")) from None
+        except YamlTooLarge as error:
+            raise BadFile(Problem(path, None, "", str(error))) from None
+        except (ValueError, TypeError, AttributeError) as error:  # numbers of thousands of digits, say
+            raise BadFile(Problem(path, None, "", f"is not YAML that can be JSON: {str(error)[:200]}")) from None
         if not isinstance(loaded, CommentedMap):
             raise BadFile(Problem(path, None, "", "must hold one agent, as fields"))
         self.document = loaded
-        if "kind" in loaded and loaded["kind"] not in _KINDS:
+        if "kind" in loaded and str(loaded["kind"]) not in _KINDS:
             raise BadFile(self.problem("kind", f"must be one of {', '.join(_KINDS)}"))
 
     @property
@@ -120,7 +130,8 @@ class AgentFile:
             problems.append(self.problem(field, "must not stand beside openapi"))
             return left
         try:
-            text = (self.path.parent / str(http[OPENAPI_FILE])).read_text(encoding="utf-8")
+            text = read_text_file(self.path.parent / str(http[OPENAPI_FILE]), MAX_BYTES)
+            check_yaml(text)
             document = YAML(typ="safe", pure=True).load(text)
             return left | {"openapi": json.dumps(document, ensure_ascii=False, separators=(",", ":"))}
         except OSError as error:
@@ -245,6 +256,9 @@ def _paths(folder: Path) -> Iterator[Path]:
 
 def _as_json(value: Any, field: str, problems: list[Problem], file: AgentFile) -> Any:
     match value:
+        case str() if _has_half_a_character(value):
+            problems.append(file.problem(field, "holds half of a character (a surrogate)"))
+            return None
         case None | bool() | str():
             return value
         case int():
@@ -264,6 +278,10 @@ def _as_json(value: Any, field: str, problems: list[Problem], file: AgentFile) -
         case _:
             problems.append(file.problem(field, f"{value} is a {type(value).__name__} in YAML: put it into quotes"))
             return None
+
+
+def _has_half_a_character(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text) if not text.isascii() else False
 
 
 def _line_of(node: Any, path: str) -> int | None:

@@ -1,13 +1,16 @@
 """The `.env` file that `parley up` reads before anything else."""
 
+import io
 import os
 from pathlib import Path
 
 from dotenv.parser import parse_stream
 
 from parley_cli.errors import LocalError
+from servicekit.files import read_text_file
 
 DEFAULT = Path(".env")
+MAX_BYTES = 1024 * 1024
 
 
 def load_env_file(given: Path | None) -> None:
@@ -19,8 +22,7 @@ def load_env_file(given: Path | None) -> None:
     """
     path = given or DEFAULT
     try:
-        with path.open(encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
+        bindings = list(parse_stream(io.StringIO(read_text_file(path, MAX_BYTES))))
     except FileNotFoundError as error:
         if given is None:
             return
@@ -34,6 +36,8 @@ def load_env_file(given: Path | None) -> None:
             text = line.original.string  # with the empty lines before it
             number = line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
             raise LocalError(f"{path}, line {number}: must be NAME=value")
+        if "\0" in (line.key or "") or "\0" in (line.value or ""):
+            raise LocalError(f"{path}, line {line.original.line}: holds a NUL, which no variable can")
     for line in bindings:
         if line.key is not None and line.value is not None:
             os.environ.setdefault(line.key, line.value)

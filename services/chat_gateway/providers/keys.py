@@ -10,6 +10,7 @@ import structlog
 
 from chat_gateway.providers.provider import Provider
 from servicekit.errors import StartupError
+from servicekit.files import read_regular_file
 
 log = structlog.get_logger(__name__)
 
@@ -103,16 +104,15 @@ class Keys:
         texts: list[str | None] = []
         for file in self._files:
             try:
-                with file.open("rb") as opened:
-                    content = opened.read(_MAX_KEY_FILE_BYTES + 1)
-                lines = [line.strip() for line in content.decode("ascii").splitlines()]
+                content = read_regular_file(file, _MAX_KEY_FILE_BYTES).decode("ascii")
             except OSError as error:
                 raise self._unusable(file, error.strerror or "can't be read") from None
             except UnicodeDecodeError:
                 raise self._unusable(file, "holds what can't be a key") from None
+            lines = [line.strip() for line in content.splitlines()]
             found = [line for line in lines if line and not line.startswith("#")]
-            if not found or len(content) > _MAX_KEY_FILE_BYTES:
-                raise self._unusable(file, "holds no key" if not found else "is too large")
+            if not found:
+                raise self._unusable(file, "holds no key")
             texts += [text for text in dict.fromkeys(found) if text not in texts]
         if len(texts) > MAX_KEYS:
             raise StartupError(f"provider {self._name!r}: more than {MAX_KEYS} keys")

@@ -29,7 +29,24 @@ def test_targets(target: str, uri: str) -> None:
     assert resolvable(target) == uri
 
 
-@pytest.mark.parametrize("target", ["", "config", "config:", ":1", "a:0", "a:70000", "a:1,b:2", "10.0.0.1:1,[::1]:1"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "config",
+        "config:",
+        ":1",
+        "a:0",
+        "a:70000",
+        "a:1,b:2",
+        "10.0.0.1:1,[::1]:1",
+        "[]:1",
+        "http://a:1",
+        "a b:1",
+        "a\n:1",
+        "dns:///a b:1",
+    ],
+)
 def test_what_is_no_target_is_refused_by_name(target: str) -> None:
     with pytest.raises(StartupError) as caught:
         resolvable(target)

@@ -109,7 +109,7 @@ def test_an_open_door_is_one_line_and_1() -> None:
         code, _, err = ending(child)
     assert code == 1
     assert err.count("\n") == 1
-    assert "host '0.0.0.0' is reachable from other machines while authentication is off" in err
+    assert "HOST: '0.0.0.0' is reachable from other machines while authentication is off" in err
 
 
 def test_wrong_settings_are_a_line_for_each_variable() -> None:

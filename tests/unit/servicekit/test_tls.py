@@ -293,7 +293,7 @@ async def test_a_link_that_moves_is_a_change(tmp_path: Path, authority: Authorit
         (lambda files: files.cert.write_bytes(b"no certificate"), "tls.crt"),
         (lambda files: files.ca.write_bytes(b""), "ca.crt"),
         (lambda files: files.ca.write_bytes(b"\xff"), "ca.crt: is not PEM"),
-        (lambda files: files.ca.write_bytes(b"x" * 2**21), "ca.crt: is larger than 1 MiB"),
+        (lambda files: files.ca.write_bytes(b"x" * 2**21), "ca.crt: is larger than 1048576 bytes"),
     ],
 )
 async def test_a_start_with_bad_files_names_what_is_wrong(
