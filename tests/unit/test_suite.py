@@ -1,12 +1,19 @@
 """The suite keeps its own rules."""
 
+import gc
 import re
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parents[1]
 OF_A_TEST_MODULE = re.compile(
     r"^\s*(?:from|import) +tests\.[\w.]*\btest_\w+|^\s*from +tests[\w.]* +import +test_", re.M
 )
+
+PLUGINS = {"hypothesis", "pytest-asyncio", "pytest-xdist"}
+FEWEST_OBJECTS = 100_000
+"""What pytest and a few modules of tests are, at the least."""
 
 
 def test_no_module_imports_a_test_module() -> None:
@@ -14,3 +21,13 @@ def test_no_module_imports_a_test_module() -> None:
     ours = [path for path in TESTS.rglob("*.py") if not {".venv", "node_modules"} & set(path.parts)]
     found = {str(path.relative_to(TESTS)): OF_A_TEST_MODULE.findall(path.read_text()) for path in ours}
     assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def test_only_plugins_that_tests_use_are_loaded(pytestconfig: pytest.Config) -> None:
+    """Each worker imports all that they import: others are left out in `pyproject.toml`."""
+    assert {found.project_name for _, found in pytestconfig.pluginmanager.list_plugin_distinfo()} <= PLUGINS
+
+
+def test_the_search_for_cycles_goes_on_without_what_was_collected() -> None:
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > FEWEST_OBJECTS
