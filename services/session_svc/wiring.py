@@ -30,8 +30,8 @@ from session_svc.clients.audit_log import AuditClient
 from session_svc.clients.config_feed import ConfigClient
 from session_svc.edge import session_servicer, turn_servicer
 from session_svc.edge.session_servicer import SessionServicer
+from session_svc.edge.turn_convert import early_calls, filled_turn, is_turn, named_parts
 from session_svc.edge.turn_servicer import TurnServicer, add_turn_servicer_to_server, make_streams
-from session_svc.edge.turns_convert import early_calls, filled_turn, is_turn, named_parts
 from session_svc.follower import Follower
 from session_svc.journal import Journals
 from session_svc.metrics import Metrics

@@ -11,7 +11,7 @@ from parley.session.v1 import turn_event_pb2, turn_service_pb2
 from servicekit.errors import Violations
 from servicekit.rpc_status import to_status
 from servicekit.wire import bytes_tag, varint
-from session_svc.edge import turns_convert
+from session_svc.edge import turn_convert
 from session_svc.edge.times import fill_time
 from session_svc.model import rules
 from session_svc.model.errors import LeaseLost, SessionDamaged, TurnCancelled, TurnGivenUp, TurnInterrupted
@@ -47,7 +47,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,16}-[0-9]{1,16}")
 
 def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
     """Returns the events to be added. Raises `InvalidArgument`."""
-    held, found = turns_convert.lease(request.lease), Violations()
+    held, found = turn_convert.lease(request.lease), Violations()
     if not 1 <= request.first_sequence < 2**53:
         found.add("first_sequence", "must be 1 or more")
     if not 1 <= len(request.events) <= rules.MAX_EVENTS:
@@ -60,7 +60,7 @@ def new_events(request: turn_service_pb2.AppendTurnEventsRequest) -> NewEvents:
         # Kept apart, so that watchers of the turn do not get it.
         to_go_on_with = request.events[0].begun.request
         request.events[0].begun.ClearField("request")
-    events = tuple(map(turns_convert.stored_event, request.events)) if not found else ()
+    events = tuple(map(turn_convert.stored_event, request.events)) if not found else ()
     if len(to_go_on_with) > rules.MAX_EVENTS_BYTES:
         found.add("events[0].begun.request", f"must have at most {rules.MAX_EVENTS_BYTES} bytes")
     if sum(map(len, events)) > rules.MAX_EVENTS_BYTES:
@@ -81,7 +81,7 @@ def commit_with(new: NewEvents, request: turn_service_pb2.AppendTurnEventsReques
         found.add("commit.parts", "must be empty: contents need CommitTurn")
     found.check()
     request.commit.lease.CopyFrom(request.lease)
-    return replace(turns_convert.commit_turn(request.commit), events=new.events, first_event=new.first)
+    return replace(turn_convert.commit_turn(request.commit), events=new.events, first_event=new.first)
 
 
 def _decided_calls(events: Sequence[turn_event_pb2.TurnEvent]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,7 +129,7 @@ def claimed_on_the_wire(claimed: ClaimedTurn | NothingClaimed) -> bytes:
     if isinstance(claimed, NothingClaimed):
         return turn_service_pb2.ClaimTurnResponse(held=claimed.held).SerializeToString()
     return turn_service_pb2.ClaimTurnResponse(
-        lease=turns_convert.lease_message(claimed.lease), request=claimed.request, attempt=claimed.attempt
+        lease=turn_convert.lease_message(claimed.lease), request=claimed.request, attempt=claimed.attempt
     ).SerializeToString()
 
 

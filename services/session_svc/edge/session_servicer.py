@@ -9,7 +9,7 @@ import grpc
 
 from parley.session.v1 import session_service_pb2 as pb
 from parley.session.v1 import session_service_pb2_grpc as pb_grpc
-from session_svc.edge import sessions_convert as convert
+from session_svc.edge import session_convert as convert
 from session_svc.edge.times import timestamp
 from session_svc.model.session import Session
 from session_svc.sessions import Sessions

@@ -11,7 +11,7 @@ from contract.wire import BUSY_POLICIES
 from parley.session.v1 import message_pb2, turn_event_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument, MessageTooLarge, Violation, Violations
 from servicekit.wire import bytes_tag, varint
-from session_svc.edge.sessions_convert import fill_session
+from session_svc.edge.session_convert import fill_session
 from session_svc.edge.times import duration, fill_time, milliseconds
 from session_svc.model import rules
 from session_svc.model.limits import LimitState, TurnLimit

@@ -16,7 +16,7 @@ from servicekit.server import as_called
 from session_svc.branches import Branches
 from session_svc.claims import Claims
 from session_svc.edge import journal_convert, push_convert
-from session_svc.edge import turns_convert as convert
+from session_svc.edge import turn_convert as convert
 from session_svc.edge.times import seconds, timestamp
 from session_svc.journal import Journals
 from session_svc.ports import PartStore, PushConfigStore

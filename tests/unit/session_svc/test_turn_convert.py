@@ -7,7 +7,7 @@ import pytest
 
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument
-from session_svc.edge.turns_convert import commit_turn
+from session_svc.edge.turn_convert import commit_turn
 from session_svc.model.rules import MAX_TOKENS, MAX_TURN_METADATA_DEPTH
 from session_svc.model.session import Usage
 
