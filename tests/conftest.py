@@ -1,5 +1,6 @@
 """Servers for every test: chosen once (tests/servers/stores.py), started when the first test asks, one each."""
 
+import functools
 import gc
 import os
 import secrets
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 
@@ -68,6 +70,8 @@ NOT_RUN = "not run on this machine: "
 def pytest_configure() -> None:
     """Commands under test write into pipes, as wide as they like; property tests have no bounds on time."""
     os.environ.pop("COLUMNS", None)
+    # Each client reads the certificates of all public authorities: 20 ms, thousands of times.
+    httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
     # Servers that write to a disk stand still when it does; this is memory, of which containers may have little.
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MIN_MEMORY_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))

@@ -1,4 +1,4 @@
-"""Imports one service and forks a process of it for every connection; run by `prefork.py`, and ends with its stdin.
+"""Imports one service, and forks a process of it for every connection; run by `prefork.py`, and ends with its stdin.
 
     python -P prefork_server.py MODULE FD
 
@@ -24,6 +24,8 @@ from parley_cli.processes.launch import bind_to_parent
 def main(module: str, descriptor: int) -> None:
     """Serve until the end of stdin, which is the end of the process that started this one."""
     importlib.import_module(f"{module}.__main__")
+    if module == "chat_gateway":
+        importlib.import_module("chat_gateway.http_edge.admin.application").admin_application()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server, listener = os.getpid(), socket.socket(fileno=descriptor)
     while True:

@@ -8,9 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
-from litestar import Litestar
-from litestar.datastructures import State
-from litestar.di import Provide
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -26,41 +23,19 @@ from chat_gateway.deletion import AgentDeletion
 from chat_gateway.embedding import Embeddings
 from chat_gateway.figures import Figures
 from chat_gateway.finishing import FinishingTurns
-from chat_gateway.http_edge.admin.access.audit import audit_router
-from chat_gateway.http_edge.admin.access.caller import caller_router
-from chat_gateway.http_edge.admin.access.routes import access_router
-from chat_gateway.http_edge.admin.agents.revisions import revisions_router
-from chat_gateway.http_edge.admin.agents.routes import agents_router
-from chat_gateway.http_edge.admin.completions.events import completion_events_router
+from chat_gateway.http_edge.admin.application import admin_application
 from chat_gateway.http_edge.admin.completions.preview import PREVIEW_PATH, ChatPreviews
-from chat_gateway.http_edge.admin.completions.routes import completions_router
-from chat_gateway.http_edge.admin.conversations.routes import conversations_router
-from chat_gateway.http_edge.admin.docs import docs_file, docs_page, openapi_document
-from chat_gateway.http_edge.admin.figures import figures_router
-from chat_gateway.http_edge.admin.openapi import CONFIG
-from chat_gateway.http_edge.admin.process import process_router
 from chat_gateway.http_edge.admin.responses.compact import COMPACT_PATH, Compactions
-from chat_gateway.http_edge.admin.responses.routes import responses_router
-from chat_gateway.http_edge.admin.routing import HELD_BYTES, VERB, JsonRequest
-from chat_gateway.http_edge.admin.sessions.routes import sessions_router
-from chat_gateway.http_edge.admin.sessions.users import users_router
-from chat_gateway.http_edge.admin.tool_servers.routes import tool_servers_router
+from chat_gateway.http_edge.admin.routing import HELD_BYTES, VERB
 from chat_gateway.http_edge.console.files import CONSOLE_PATH, ConsoleFiles
-from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
+from chat_gateway.http_edge.dependencies import DEPENDENCIES, Dependencies, HttpSettings
 from chat_gateway.http_edge.openai.chat.handler import ChatCompletions
 from chat_gateway.http_edge.openai.chat.operation import CHAT_PATH
 from chat_gateway.http_edge.openai.embeddings.handler import EmbeddingsHandler
 from chat_gateway.http_edge.openai.embeddings.operation import EMBEDDINGS_PATH
 from chat_gateway.http_edge.openai.responses.handler import Responses
 from chat_gateway.http_edge.openai.responses.operation import RESPONSES_PATH
-from chat_gateway.http_edge.route_errors import answer_error
-from chat_gateway.http_edge.wire.auth import (
-    Authorizer,
-    note_query_parameters,
-    project_of_key,
-    project_of_request,
-    require_scopes,
-)
+from chat_gateway.http_edge.wire.auth import Authorizer
 from chat_gateway.http_edge.wire.bodies import too_large
 from chat_gateway.http_edge.wire.connection_handle import connection_of
 from chat_gateway.http_edge.wire.context import CLIENT_GONE, RequestContext, set_current_request
@@ -140,6 +115,7 @@ def build_app(
         tool_servers=tool_servers,
         figures=figures or Figures(registry),
         replicas=replicas or Replicas(),
+        authorizer=authorizer,
         authenticated=authenticator is not None,
         journals=journals,
         background=background,
@@ -154,34 +130,7 @@ def build_app(
     if preview is not None:
         turn_routes[PREVIEW_PATH] = ChatPreviews(preview, bounds).serve
     a2a_route = None if a2a is None else a2a(authorizer, bounds)
-    admin = _admin(deps, authorizer)
-    return _Edge(turn_routes, admin, authorizer, bounds, RequestDurations(registry), console, a2a_route).serve
-
-
-def _admin(deps: Dependencies, authorizer: Authorizer) -> Litestar:
-    """Returns the application of all routes that do not run a turn."""
-    agents = (agents_router(), revisions_router(), tool_servers_router())
-    sessions = (sessions_router(), users_router(), completions_router(), completion_events_router())
-    stored = (responses_router(), conversations_router())
-    access = (access_router(), audit_router(), caller_router())
-    process = (figures_router(), process_router())
-    admin = Litestar(
-        [*agents, *sessions, *stored, *access, *process, docs_page, openapi_document, docs_file],
-        request_class=JsonRequest,
-        dependencies={
-            "deps": Provide(lambda: deps, sync_to_thread=False, use_cache=True),
-            "project": Provide(project_of_request),
-            "key_project": Provide(project_of_key),
-        },
-        guards=[authorizer.guard],
-        exception_handlers={Exception: answer_error},
-        openapi_config=CONFIG,
-        state=State({"settings": deps.settings, "authenticated": deps.authenticated}),
-        logging_config=None,
-    )
-    require_scopes(admin)
-    note_query_parameters(admin)
-    return admin
+    return _Edge(turn_routes, deps, RequestDurations(registry), console, a2a_route).serve
 
 
 class _Edge:
@@ -190,17 +139,16 @@ class _Edge:
     def __init__(
         self,
         turn_routes: Mapping[str, TurnRoute],
-        admin: Litestar,
-        authorizer: Authorizer,
-        settings: HttpSettings,
+        dependencies: Dependencies,
         durations: RequestDurations,
         console: ConsoleFiles | None = None,
         a2a: A2ARoute | None = None,
     ) -> None:
         self._turn_routes = turn_routes
-        self._admin = admin
-        self._authorizer = authorizer
-        self._settings = settings
+        self._admin = admin_application()
+        self._dependencies = dependencies
+        self._authorizer = dependencies.authorizer
+        self._settings = dependencies.settings
         self._durations = durations
         self._console = console
         self._a2a = a2a
@@ -315,6 +263,7 @@ class _Edge:
 
         set_current_request(context)
         routed = _as_routed(scope)
+        routed[DEPENDENCIES] = self._dependencies
         try:
             await self._admin(routed, context.receive, send_with_id)
         finally:

@@ -1,6 +1,7 @@
 """The dependencies of the HTTP edge, and its own bounds."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -12,11 +13,15 @@ from chat_gateway.clients.replicas import Replicas
 from chat_gateway.clients.stubs import Stubs
 from chat_gateway.deletion import AgentDeletion
 from chat_gateway.figures import Figures
+from chat_gateway.http_edge.wire.auth import Authorizer
 from chat_gateway.instances import Instances
 from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
 from chat_gateway.ports import ToolServerTests
 from servicekit.channels import Peer
+
+DEPENDENCIES: Final = "parley.dependencies"
+"""Where in the scope of a request its `Dependencies` are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Dependencies:
     figures: Figures
     replicas: Replicas
     journals: JournalClient
+    authorizer: Authorizer
     authenticated: bool = False
     """Whether credentials are required."""
     background: BackgroundTurns | None = None

@@ -1,5 +1,6 @@
 """/docs: Swagger UI, served from its wheel, and the OpenAPI document."""
 
+import functools
 from pathlib import Path
 
 from litestar import Litestar, Response, get
@@ -7,7 +8,7 @@ from litestar.params import FromPath
 from swagger_ui_bundle import swagger_ui_path
 
 from chat_gateway.http_edge.admin.openapi import document
-from chat_gateway.http_edge.admin.routing import JsonRequest
+from chat_gateway.http_edge.admin.routing import Injected, JsonRequest
 from chat_gateway.http_edge.wire.auth import OPEN
 from chat_gateway.http_edge.wire.errors import RouteNotFound
 
@@ -50,9 +51,9 @@ async def docs_page() -> Response[str]:
 
 
 @get(["/docs/openapi.json", "/openapi.json"], include_in_schema=False, scope=OPEN)
-async def openapi_document(request: JsonRequest) -> Response[bytes]:
+async def openapi_document(request: JsonRequest, deps: Injected) -> Response[bytes]:
     """Returns the OpenAPI document, built on first use."""
-    return Response(_document(request.app), media_type="application/json")
+    return Response(_document(request.app, deps.authenticated), media_type="application/json")
 
 
 @get("/docs/{name:str}", include_in_schema=False, sync_to_thread=True, scope=OPEN)
@@ -66,8 +67,6 @@ def docs_file(name: FromPath[str]) -> Response[bytes]:
     return Response(content, headers={"Cache-Control": "max-age=86400"}, media_type=_FILES[name])
 
 
-def _document(app: Litestar) -> bytes:
-    known: bytes | None = app.state.get("openapi_document")
-    if known is None:
-        known = app.state.openapi_document = document(app)
-    return known
+@functools.cache
+def _document(app: Litestar, authenticated: bool) -> bytes:
+    return document(app, authenticated=authenticated)

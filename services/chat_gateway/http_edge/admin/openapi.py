@@ -52,7 +52,7 @@ _ADMIN_ERRORS = {
 }
 
 
-def document(app: Litestar) -> bytes:
+def document(app: Litestar, *, authenticated: bool) -> bytes:
     """Returns the JSON document of all routes; that credentials are needed, only where they are."""
     whole = app.openapi_schema.to_schema()
     whole["paths"] = {path.replace(f"/{VERB}", ":"): item for path, item in whole["paths"].items()}
@@ -70,7 +70,6 @@ def document(app: Litestar) -> bytes:
     text = msgspec.json.encode(_as_3_0(whole) | {"openapi": "3.0.3"})
     whole = msgspec.json.decode(_SCHEMA_NAME.sub(rb"\1", _PAGE_NAME.sub(rb"\1List", text)))
     options = _options(app) | {(path, "post"): {"scope": CHAT} for path in openai}
-    authenticated = bool(app.state.authenticated)
     for path, item in whole["paths"].items():
         for method, operation in item.items():
             option = options[path, method]

@@ -11,7 +11,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter, SkipValidation
 
-from chat_gateway.http_edge.dependencies import Dependencies, HttpSettings
+from chat_gateway.http_edge.dependencies import DEPENDENCIES, Dependencies, HttpSettings
 from chat_gateway.http_edge.wire.bodies import SMALL_BODY, check_width, decode, is_large, read_body, unpack
 from servicekit.errors import InvalidArgument, Violation
 
@@ -81,6 +81,12 @@ class Page(msgspec.Struct, Generic[T], kw_only=True):
     object: str = "list"
 
 
+def dependencies_of(scope: Any) -> Dependencies:
+    """Returns what a request's route uses of the rest of the gateway."""
+    dependencies: Dependencies = scope[DEPENDENCIES]
+    return dependencies
+
+
 class JsonRequest(Request[Any, Any, Any]):
     """A request whose JSON body is read within the edge's bounds and decoded straight into the handler's type."""
 
@@ -117,8 +123,7 @@ class JsonRequest(Request[Any, Any, Any]):
 
     @property
     def _settings(self) -> HttpSettings:
-        settings: HttpSettings = self.app.state.settings
-        return settings
+        return dependencies_of(self.scope).settings
 
     async def _hold(self) -> None:
         """Has a large body count in the memory budget, until the request is over: the edge releases it."""
