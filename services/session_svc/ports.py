@@ -150,7 +150,7 @@ class ClaimStore(Protocol):
         """Returns the state of the turn. Raises `TurnNotFound`."""
 
     async def keep_up(self) -> None:
-        """Writes pending notes about running and ended turns."""
+        """Writes pending notes about running and ended turns, and counts queued ones now and then."""
 
 
 class PushConfigStore(Protocol):

@@ -1,5 +1,6 @@
 """Turns to be taken over, in Redis."""
 
+import asyncio
 from typing import Any
 
 import structlog
@@ -25,6 +26,8 @@ from session_svc.redis_store.waiting_turns import NEVER, WaitingTurns, member_of
 
 MAX_LOOKS = 20
 """Turns that one claim examines; those that it can't take over are examined again later."""
+COUNT_SECONDS = 5.0
+"""How often queued turns are counted where none is claimed."""
 
 
 log = structlog.get_logger(__name__)
@@ -38,7 +41,8 @@ class RedisClaims:
         self._bounds = bounds
         self._waiting = waiting
         self.queued = 0
-        """Turns that had not run yet when a turn was last claimed here."""
+        """Turns that had not run yet when they were last counted: with each claim here, and every few seconds."""
+        self._count_at = 0.0
 
     async def hand_over(self, lease: Lease, *, queued: bool) -> None:
         if queued:
@@ -127,6 +131,10 @@ class RedisClaims:
 
     async def keep_up(self) -> None:
         await self._waiting.flush()
+        now = asyncio.get_running_loop().time()
+        if now >= self._count_at:  # gateways that are full claim nothing, just when turns queue up
+            self._count_at = now + COUNT_SECONDS
+            self.queued = await self._waiting.count_queued()
 
     def _claim(self, turn_id: str) -> calls.Claim:
         bounds = self._bounds

@@ -81,6 +81,11 @@ class WaitingTurns:
         due: replies.Due = reply_of(calls.TakeDue, answer)
         return due.member, due.queued
 
+    async def count_queued(self) -> int:
+        """Returns how many turns are in the queue, of all projects."""
+        [count] = await self._scripts.run(("ZCARD", WAITING_KEYS[1]))
+        return int(count)
+
     async def next_due(self) -> int | None:
         """Returns in how many milliseconds `take` has a turn, as far as is known; None where none is. Takes nothing."""
         ms: int

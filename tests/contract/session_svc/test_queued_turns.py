@@ -87,6 +87,14 @@ async def test_the_queue_of_a_project_is_bounded(bench: Bench) -> None:
     await queued(bench, "again", "other")
 
 
+async def test_queued_turns_are_counted_where_no_gateway_claims_any(bench: Bench) -> None:
+    """Gateways that have no room claim none, just when turns queue up."""
+    for number in range(2):
+        await queued(bench, f"t{number}", f"s{number}")
+    await claims(bench).keep_up()
+    assert claims(bench).queued == 2
+
+
 async def test_a_queued_turn_is_cancelled_at_once(bench: Bench) -> None:
     await queued(bench, user="ann")
     with pytest.raises(TurnNotFound):

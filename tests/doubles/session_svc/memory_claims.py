@@ -142,7 +142,8 @@ class MemoryClaims:
         return TurnProgress(TurnStage.RUNNING if pickup.attempt else TurnStage.QUEUED, attempt, begun, request=asked)
 
     async def keep_up(self) -> None:
-        """Writes nothing: all is written at once."""
+        """Counts what is queued: all is written at once."""
+        self.queued = len(self._state.queued)
 
     def forget(self, waiting: Waiting) -> None:
         """Has a turn not looked at any more."""
