@@ -11,7 +11,7 @@ from chat_gateway.background import BackgroundTurns
 from chat_gateway.model.background import TurnProgress, TurnStatus
 from chat_gateway.model.stored_turn import Begun
 from chat_gateway.model.tools import ServerTools
-from servicekit.errors import Cancelled, Code, InvalidArgument, ServiceError
+from servicekit.errors import Cancelled, Code, Draining, InvalidArgument, ServiceError
 from tests.doubles.chat_gateway.sessions import remote
 from tests.unit.chat_gateway.world import World, asks, make_config
 
@@ -111,3 +111,12 @@ async def test_a_turn_that_passes_its_user_s_token_on_is_not_queued(*, is_pinned
     assert claims.handed_over == 0
     note_user_token(Caller("key-1", "default", frozenset({"chat"})), "pk_an-api-key")
     assert (await turns.submit(asks(session_id="s2"))).status is TurnStatus.QUEUED
+
+
+async def test_a_gateway_that_stops_queues_none() -> None:
+    claims = Claims(RUNNING)
+    turns, world = submissions(claims, joins=0)
+    assert await world.scheduler.drain(60)
+    with pytest.raises(Draining):
+        await turns.submit(asks(session_id="s"))
+    assert (claims.handed_over, world.sessions.begun_uids) == (0, [])

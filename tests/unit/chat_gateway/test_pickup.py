@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from access.caller import Caller, CallerLimits
+from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import PickupMetrics
-from chat_gateway.model.background import ClaimedTurn, NothingClaimed
+from chat_gateway.model.background import ClaimedTurn, NothingClaimed, ResumableTurn
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
 from servicekit.supervision import cancel_and_wait
-from tests.unit.chat_gateway.world import World
+from tests.unit.chat_gateway.world import World, asks, make_config
 
 TURN = ClaimedTurn(Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1)), None)
 """Of a later release: it is handed over at once, which shows that it was claimed."""
@@ -38,10 +41,18 @@ class HoldingClaims:
         self.handed_over.append(lease.turn_id)
 
 
+class NoEntries:
+    """Journals of turns that have done nothing yet."""
+
+    async def watch(self, *_: Any, **__: Any) -> AsyncIterator[None]:
+        for nothing in ():
+            yield nothing
+
+
 @contextlib.asynccontextmanager
 async def following(claims: Any, world: World | None = None, **times: Any) -> AsyncIterator[Pickups]:
     """A gateway that takes over turns."""
-    world, journals = world or World(), None
+    world, journals = world or World(), NoEntries()
     metrics = PickupMetrics(CollectorRegistry())
     pickups = Pickups(world.runner, claims, journals, world.scheduler, PickupTimes(**times), metrics)  # type: ignore[arg-type]
     task = asyncio.create_task(pickups.follow())
@@ -50,6 +61,7 @@ async def following(claims: Any, world: World | None = None, **times: Any) -> As
         yield pickups
     finally:
         await cancel_and_wait(task)
+        await pickups.close()
 
 
 async def settled() -> None:
@@ -105,3 +117,14 @@ async def test_a_gateway_that_stops_claims_nothing() -> None:
         await settled()
         assert claims.holds == [0.0, 10.0]
         assert claims.handed_over == []
+
+
+async def test_a_turn_counts_in_the_limits_of_its_own_caller() -> None:
+    world = World()
+    caller = Caller("key-1", "default", frozenset({"chat"}), limits=CallerLimits(10, 2))
+    turn = ResumableTurn(asks(session_id="s"), caller, 1, b"", datetime.now(UTC))
+    async with following(HoldingClaims(replace(TURN, turn=turn)), world, interval=60.0), asyncio.timeout(60):
+        while not world.sessions.limits:
+            await asyncio.sleep(0.01)
+    assert world.sessions.limits == [turn_limits(caller, make_config())]
+    assert world.sessions.limits[0]

@@ -158,6 +158,19 @@ async def test_redirects_are_checked_again(stack: AsyncExitStack) -> None:
             await guarded.follow("GET", f"http://127.0.0.1:{server.port}{path}", headers={})
 
 
+async def test_no_redirect_leads_from_https_to_http(stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = client(stack, ["https://tools.example.com", "http://tools.example.com"])
+    sent: list[str] = []
+
+    async def send(method: str, url: str, **_: object) -> web.Response:
+        sent.append(url)
+        return web.Response(status=302, headers={"Location": "http://tools.example.com/b"})
+
+    monkeypatch.setattr(guarded, "send", send)
+    response = await guarded.follow("GET", "https://tools.example.com/a", headers={"Authorization": "Bearer s3cret"})
+    assert (response.status, sent) == (302, ["https://tools.example.com/a"])
+
+
 async def test_credentials_stay_with_the_origin_that_they_are_for(stack: AsyncExitStack) -> None:
     first = await stack.enter_async_context(serving())
     second = await stack.enter_async_context(serving())

@@ -137,6 +137,24 @@ async def test_a_stream_of_notifications_that_ends_at_once_is_not_asked_for_agai
     assert asked[2] - asked[0] > 1.5, "the server says 0 ms"
 
 
+async def test_a_session_that_is_refused_by_400_is_opened_again(server: RawServer, room: Room) -> None:
+    """404 says that a session has ended; some servers say 400, and in words of their own."""
+
+    async def has_none(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=405)
+
+    async def refusing(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
+        server.calling = server._call
+        error = {"code": -32600, "message": "Bad Request: No valid session ID provided"}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error}, status=400)
+
+    server.unasked = has_none
+    for opened in (2, 3):  # by the SDK, then without it
+        server.calling = refusing
+        assert (await room.call("raw", "t")).text == "fine"
+        assert server.methods().count("initialize") == opened
+
+
 async def test_pages_without_end_and_ten_thousand_tools_are_bounded(server: RawServer, room: Room) -> None:
     async def endless_pages(request: web.BaseRequest, message: dict[str, Any]) -> web.StreamResponse:
         page = int((message.get("params") or {}).get("cursor", 0))
