@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 import msgspec
@@ -70,13 +70,26 @@ class ToolsOfTurns:
         self._call_metrics = call_metrics
         self._run_called = run_called
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self, config: AgentConfig, caller: ToolCaller, metadata: Mapping[str, str], above: CallChain | None
-    ) -> AsyncIterator[Toolbox]:
+    ) -> AbstractAsyncContextManager[Toolbox]:
         """Opens what the config names: servers are connected when they are first used."""
         agents = [tool for tool in config.tools if isinstance(tool, AgentCall)]
         servers = [tool for tool in config.tools if isinstance(tool, ServerTools)]
+        if servers and not agents and self._toolboxes is not None:
+            return self._toolboxes.open(servers, config.tool_policy, caller)
+        return self._opened(agents, servers, config, caller, metadata, above)
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        agents: Sequence[AgentCall],
+        servers: Sequence[ServerTools],
+        config: AgentConfig,
+        caller: ToolCaller,
+        metadata: Mapping[str, str],
+        above: CallChain | None,
+    ) -> AsyncIterator[Toolbox]:
         uids = (*above.uids, config.uid) if above is not None else (config.uid,)
         chain = CallChain(uids, config.idle_ttl, config.max_lifetime)
         called = None

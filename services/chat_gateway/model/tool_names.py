@@ -18,6 +18,8 @@ def unique_names(tools: Sequence[tuple[str, str]], reserved: frozenset[str] = fr
     digest of both. Names depend on the set of tools, not on their order. `tools` has no pair twice.
     """
     own = [_valid(name) for _, name in tools]
+    if len(set(own)) == len(own) and reserved.isdisjoint(own):
+        return own
     taken = Counter(own)
     names = [
         name if taken[name] == 1 and name not in reserved else _valid(f"{server}__{name}")

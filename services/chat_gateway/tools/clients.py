@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from chat_gateway.tools.server import ServerClient, ServerUnavailable
@@ -37,9 +37,12 @@ class Clients:
     def __len__(self) -> int:
         return len(self._open)
 
-    @asynccontextmanager
-    async def use(self, key: Key, make: Callable[[], ServerClient]) -> AsyncIterator[ServerClient]:
+    def use(self, key: Key, make: Callable[[], ServerClient]) -> AbstractAsyncContextManager[ServerClient]:
         """Yields the client of a key, made where there is none. Raises `ServerUnavailable` where there is no room."""
+        return _Use(self, key, make)
+
+    def begin(self, key: Key, make: Callable[[], ServerClient]) -> _Open:
+        """Returns the client of a key as used; `end` must follow. Raises `ServerUnavailable`."""
         found = self._open.get(key)
         if found is None:
             if len(self._open) >= self._limit:
@@ -47,11 +50,12 @@ class Clients:
             found = self._open[key] = _Open(make())
         self._open.move_to_end(key)
         found.users += 1
-        try:
-            yield found.client
-        finally:
-            found.users -= 1
-            found.idle_since = self._clock()
+        return found
+
+    def end(self, used: _Open) -> None:
+        """Ends what `begin` began."""
+        used.users -= 1
+        used.idle_since = self._clock()
 
     async def sweep(self) -> None:
         """Closes idle clients, for ever; meant to be a background task."""
@@ -82,3 +86,21 @@ class Clients:
         task = asyncio.get_running_loop().create_task(self._open.pop(key).client.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+class _Use(AbstractAsyncContextManager[ServerClient]):
+    """One use of a client: no generator, which the event loop would note down and finalize."""
+
+    __slots__ = ("_clients", "_key", "_make", "_used")
+
+    def __init__(self, clients: Clients, key: Key, make: Callable[[], ServerClient]) -> None:
+        self._clients = clients
+        self._key = key
+        self._make = make
+
+    async def __aenter__(self) -> ServerClient:
+        self._used = self._clients.begin(self._key, self._make)
+        return self._used.client
+
+    async def __aexit__(self, *_: object) -> None:
+        self._clients.end(self._used)

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import httpx2
@@ -161,7 +161,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             call.handed_over = _for_sdk(response, call, None)
             return None
         try:
-            content = b"".join([part async for part in _Body(response, call, endless=False)])
+            content = await _Body(response, call, endless=False).whole()
         except httpx2.StreamError as error:
             if call.late:
                 raise TimeoutError from None
@@ -291,21 +291,29 @@ class _Body(httpx2.AsyncByteStream):
         self._left: float = float("inf") if endless else MAX_RESULT_BYTES
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content, loop = self._response.content, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         paid_until = loop.time()
+        while part := await self._part():
+            yield part
+            if self._call is None:
+                paid_until = max(paid_until, loop.time()) + len(part) / _UNASKED_BYTES_A_SECOND
+                await asyncio.sleep(paid_until - loop.time() - _UNASKED_AHEAD_BYTES / _UNASKED_BYTES_A_SECOND)
+
+    async def whole(self) -> bytes:
+        """Returns the whole body. Raises `httpx2.StreamError`."""
+        parts: list[bytes] = []
+        while part := await self._part():
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _part(self) -> bytes:
+        """Returns what has arrived; nothing at the end."""
+        content = self._response.content
+        if content.at_eof():
+            return b""
         try:
-            while not content.at_eof():
-                async with asyncio.timeout_at(self._call.deadline if self._call is not None else None):
-                    part = await content.readany()
-                if not part:
-                    return
-                self._left -= len(part)
-                if self._left < 0:
-                    self._fault(f"answers with more than {MAX_RESULT_BYTES >> 20} MiB")
-                yield part
-                if self._call is None:
-                    paid_until = max(paid_until, loop.time()) + len(part) / _UNASKED_BYTES_A_SECOND
-                    await asyncio.sleep(paid_until - loop.time() - _UNASKED_AHEAD_BYTES / _UNASKED_BYTES_A_SECOND)
+            async with asyncio.timeout_at(self._call.deadline if self._call is not None else None):
+                part = await content.readany()
         except TimeoutError:
             if self._call is not None:
                 self._call.late = True
@@ -314,6 +322,10 @@ class _Body(httpx2.AsyncByteStream):
             if self._call is not None:
                 self._call.broken = True
             self._fault("broke off its answer")
+        self._left -= len(part)
+        if self._left < 0:
+            self._fault(f"answers with more than {MAX_RESULT_BYTES >> 20} MiB")
+        return part
 
     async def aclose(self) -> None:
         # The event that the SDK waited for may come just before the end, after which the connection can be used again.
@@ -328,7 +340,7 @@ class _Body(httpx2.AsyncByteStream):
             if not self._response.content.at_eof():
                 self._response.close()
 
-    def _fault(self, what: str) -> None:
+    def _fault(self, what: str) -> NoReturn:
         if self._call is not None:
             self._call.fault = self._call.fault or what
         self._response.close()

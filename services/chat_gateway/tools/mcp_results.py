@@ -14,7 +14,7 @@ def as_text(content: list[Any], structured: Any) -> str:
     parts = [_block(block) for block in content]
     if structured is not None and not any(_says(block, structured) for block in content):
         parts.append(json.dumps(structured, ensure_ascii=False))
-    return "\n".join(part for part in parts if part)
+    return "\n".join([part for part in parts if part])
 
 
 def _block(block: Any) -> str:

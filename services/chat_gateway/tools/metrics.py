@@ -27,6 +27,7 @@ class ToolMetrics:
             open_clients
         )
         self._servers: dict[ToolKind, set[str]] = {kind: set() for kind in ToolKind}
+        self._children: dict[tuple[ToolKind, str, ToolOutcome], Histogram] = {}
 
     def observe(self, kind: ToolKind, server: str, outcome: ToolOutcome, seconds: float) -> None:
         known = self._servers[kind]
@@ -35,4 +36,7 @@ class ToolMetrics:
                 server = "other"
             else:
                 known.add(server)
-        self._seconds.labels(kind.value, server, outcome.value).observe(seconds)
+        child = self._children.get((kind, server, outcome))
+        if child is None:
+            child = self._children[kind, server, outcome] = self._seconds.labels(kind.value, server, outcome.value)
+        child.observe(seconds)

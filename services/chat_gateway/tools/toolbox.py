@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self
 
 import msgspec
 
@@ -66,16 +66,12 @@ class ServerToolboxes:
         self.servers = servers
         self.metrics = metrics
 
-    @asynccontextmanager
-    async def open(
-        self, servers: Sequence[ServerTools], policy: ToolPolicy, caller: ToolCaller
-    ) -> AsyncIterator["ServerToolbox"]:
-        async with AsyncExitStack() as used:
-            yield ServerToolbox(self.servers, self.metrics, servers, policy, caller, used)
+    def open(self, servers: Sequence[ServerTools], policy: ToolPolicy, caller: ToolCaller) -> "ServerToolbox":
+        return ServerToolbox(self.servers, self.metrics, servers, policy, caller)
 
 
 class ServerToolbox:
-    """Implements `Toolbox`."""
+    """Implements `Toolbox`; a context manager, which uses the clients of its servers until it is left."""
 
     def __init__(
         self,
@@ -84,17 +80,22 @@ class ServerToolbox:
         servers: Sequence[ServerTools],
         policy: ToolPolicy,
         caller: ToolCaller,
-        used: AsyncExitStack,
     ) -> None:
         self._clients = clients
         self._metrics = metrics
         self._servers = servers
         self._policy = policy
         self._caller = caller
-        self._used = used
+        self._used = AsyncExitStack()
         self._listing = asyncio.Lock()
         self._listed: ListedTools | None = None
         self._bound: dict[str, _Bound] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._used.aclose()
 
     async def tools(self) -> ListedTools:
         async with self._listing:
@@ -152,8 +153,8 @@ class ServerToolbox:
                 needs_approval=named.approval_always or own_name in named.approval,
             )
             self._bound[name] = _Bound(made, own_name, client)
-        unavailable = tuple(lacking for one in listed for lacking in one.unavailable)
-        return ListedTools(tuple(bound.tool for bound in self._bound.values()), unavailable)
+        unavailable = tuple([lacking for one in listed for lacking in one.unavailable])
+        return ListedTools(tuple([bound.tool for bound in self._bound.values()]), unavailable)
 
     async def _list_one(self, named: ServerTools) -> _Listed:
         server = named.tool_server or named.operator_tool_server
@@ -172,17 +173,20 @@ class ServerToolbox:
             if named.required:
                 raise ToolServerUnavailable(server, f"can't be used: {error.message}") from None
             return _Listed(server, None, (), (ToolsUnavailable(server, error.message),))
-        allowed = (tool for tool in offer.tools if not named.allow or tool.name in named.allow)
-        chosen = [tool for tool in allowed if tool.name not in named.deny]
+        chosen = list(offer.tools)
+        if named.allow:
+            chosen = [tool for tool in chosen if tool.name in named.allow]
+        if named.deny:
+            chosen = [tool for tool in chosen if tool.name not in named.deny]
         unavailable: list[ToolsUnavailable] = []
-        if missing := sorted(named.allow - {tool.name for tool in offer.tools}):
+        if named.allow and (missing := sorted(named.allow - {tool.name for tool in offer.tools})):
             unavailable.append(ToolsUnavailable(server, f"does not offer {', '.join(missing)[:1000]}"))
         left_out = len(chosen) - MAX_TOOLS + offer.left_out if len(chosen) > MAX_TOOLS else offer.left_out
         if left_out and not named.allow:
             unavailable.append(
                 ToolsUnavailable(server, f"offers {left_out} more tools than are used: allow those that are needed")
             )
-        return _Listed(server, client, tuple((tool, named) for tool in chosen[:MAX_TOOLS]), tuple(unavailable))
+        return _Listed(server, client, tuple([(tool, named) for tool in chosen[:MAX_TOOLS]]), tuple(unavailable))
 
 
 def _arguments(text: str) -> Mapping[str, Any] | None:
