@@ -291,6 +291,20 @@ async def test_a_new_connection_takes_the_place_of_an_idle_one() -> None:
         assert await kept.status() == 200, "a flood takes its own places first"
 
 
+async def test_connections_of_all_sources_together_are_bounded() -> None:
+    async with running_edge(limits=ConnectionLimits(total=6, per_source=4)) as edge:
+        edge.turns.script = hanging()
+        for source in ("127.0.0.2", "127.0.0.3"):
+            for _ in range(3):
+                (await Wire.open(edge, source)).send(WHOLE)
+        async with asyncio.timeout(60):
+            while len(edge.turns.requests) < 6:
+                await asyncio.sleep(0.01)
+        over = await Wire.open(edge, "127.0.0.4")
+        over.send(WHOLE)
+        assert (await over.everything()).startswith(b"HTTP/1.1 503 ")
+
+
 async def test_health_is_answered_while_everything_is_taken() -> None:
     async with running_edge(limits=ConnectionLimits(total=4, per_source=4)) as edge:
         edge.turns.script = hanging()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_gateway.providers.sse import MAX_EVENT_BYTES, EventTooLarge, SseParser
+from chat_gateway.providers.sse import MAX_EVENT_BYTES, MAX_EVENT_LINES, EventTooLarge, SseParser
 
 STREAM = (
     b': comment\r\n\r\ndata: {"a": 1}\n\nevent: x\ndata:two\r\n\r\nid: 7\ndata: l1\ndata: l2\n\n\n\ndata: [DONE]\n\n'
@@ -72,3 +72,10 @@ def test_a_stream_may_begin_with_a_byte_order_mark_and_end_its_lines_with_carria
     edges = [0, *sorted(cuts), len(stream)]
     found = [event for a, b in pairwise(edges) for event in parser.feed(stream[a:b])]
     assert [*found, *parser.close()] == [b"a", b"b", b"", b"c"]
+
+
+def test_an_event_has_so_many_lines() -> None:
+    parser = SseParser()
+    assert parser.feed(b"data:\n" * MAX_EVENT_LINES + b"\n") == [b"\n" * (MAX_EVENT_LINES - 1)]
+    with pytest.raises(EventTooLarge):
+        parser.feed(b"data:\n" * (MAX_EVENT_LINES + 1))

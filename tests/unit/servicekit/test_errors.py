@@ -31,6 +31,16 @@ def test_a_subclass_carries_its_code_reason_message_and_metadata() -> None:
     assert (error.violations, error.retry_after, error.quota_subject) == ((), None, None)
 
 
+def test_violations_that_are_collected_or_long_take_a_bounded_place() -> None:
+    found = Violations()
+    for number in range(10_000):
+        found.add(f"items[{number}]", "is wrong")
+    assert len(found.fields()) == 100, "others are only counted"
+    long = InvalidArgument([Violation("x" * 100_000, "y" * 100_000)] * 100)
+    assert sum(len(one.field) + len(one.description) for one in long.violations) < 100_000
+    assert len(long.message) < 10_000
+
+
 def test_metadata_is_the_errors_own_copy() -> None:
     given = {"a": "1"}
     error = ServiceError("no", metadata=given)
