@@ -100,6 +100,13 @@ def test_one_call_too_many_ends_the_answer_at_once(stream: AnswerStream, call: C
         stream.add([call(MAX_TOOL_CALLS)])
 
 
+def test_ids_and_names_of_calls_count() -> None:
+    stream = openai()
+    stream.add([chunk(tool_calls=[{"index": 0, "id": "x" * 5_000, "function": {"name": "f", "arguments": ""}}])])
+    stream.add([chunk(tool_calls=[{"index": 0, "id": "x" * 5_000, "function": {"name": "f" * 3_000}}])])
+    assert stream.size >= 8_000 + PIECE_BYTES
+
+
 ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("x", {"id": "c", "name": "f"}),
     ("}", {"name": "f"}),
@@ -185,6 +192,13 @@ def test_half_a_character_is_kept_by_the_number_of_its_call() -> None:
         call = {"index": "x" * 1000 + str(number), "function": {"name": "f", "arguments": "\ud83d"}}
         stream.add([chunk(tool_calls=[call])])
     assert len(stream._halves) <= 1
+
+
+@pytest.mark.parametrize("stream", [openai(), MessageStream(CALL, "p"), ContentStream(CALL, "p")])
+@pytest.mark.parametrize("said", [b"[" * 100_000, b'{"a": ' * 100_000, b'{"a": NaN, "b": ' + b"[" * 100_000])
+def test_nesting_without_end_is_a_bad_answer(stream: AnswerStream, said: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        stream.add([said])
 
 
 async def test_what_is_read_of_one_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

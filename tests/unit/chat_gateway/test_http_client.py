@@ -136,6 +136,9 @@ async def test_a_response_that_is_cut_short_is_an_error(said: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" + LATER + b"zz\r\n",
         CHUNKED.removesuffix(b"\r\n") + LATER + b"T: t\r\n" * ENDLESS,
         CHUNKED.removesuffix(b"\r\n") + LATER + b"T: " + b"t" * 10 * ENDLESS,
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 10_000 + OK,
+        CHUNKED.replace(b"\r\n\r\n", b"\r\n\r\n" + (b"1;" + b"x" * 100 + b"\r\n \r\n") * 10_000, 1),
+        CHUNKED.replace(b"\r\n\r\n", b"\r\n\r\n" + b"1\r\n \r\n" * 60_000, 1),
     ],
     ids=[
         "no HTTP",
@@ -151,6 +154,9 @@ async def test_a_response_that_is_cut_short_is_an_error(said: bytes) -> None:
         "no chunk, later",
         "endless trailers, later",
         "endless trailer, later",
+        "heads that announce others",
+        "chunk extensions",
+        "small chunks",
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
