@@ -32,10 +32,10 @@ def test_an_installation_is_operated(browser: Browser, system: System) -> None:
             row = page.get_by_role("region", name="Services").get_by_role("row", name=re.compile(peer))
             expect(row).to_contain_text("serving")
         expect(page.get_by_role("img", name=re.compile("Turns a second over the last hour"))).to_be_visible(
-            timeout=40_000
+            timeout=60_000
         )
         expect(page.locator(".chart canvas")).to_have_count(6)
-        expect(page.get_by_role("region", name="Errors")).to_contain_text("provider_")
+        expect(page.get_by_role("region", name="Errors")).to_contain_text("provider_", timeout=60_000)
         page.get_by_role("link", name="Instances").click()
         instances = page.get_by_role("region", name="Instances")
         expect(instances.get_by_role("row", name=re.compile("hello")).first).to_be_visible()

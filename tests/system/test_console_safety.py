@@ -34,6 +34,12 @@ PAGES = (
     "#/operate/projects",
     "#/operate/audit",
 )
+DIALOGS = {
+    "#/operate/keys": "New API key",
+    "#/sessions": "Export or erase a user",
+    f"#/sessions/{SESSION}": "Fork here",
+    "#/agents/hostile": "Delete",
+}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +139,24 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(browser: Browser, h
             assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), path
             page.set_viewport_size(DESKTOP)
             page.emulate_media(color_scheme="light")
+        for path, button in DIALOGS.items():
+            page.evaluate("path => { location.hash = path; }", path)
+            page.get_by_role("button", name=button).first.click()
+            page.get_by_role("dialog").wait_for()
+            found += violations(page, f"{button} of {path}")
+            page.keyboard.press("Escape")
+            expect(page.get_by_role("dialog")).to_have_count(0)
+        call = ("c1", "show", "{}")
+        hostile.model.script(Behaviour(text=HOSTILE, reasoning=HOSTILE, tool_calls=(call,)))
+        page.evaluate("path => { location.hash = path; }", f"#/try/{AGENT}")
+        page.get_by_label("Message").fill("Show it")
+        page.get_by_label("Message").press("Enter")
+        page.get_by_label("show").wait_for()
+        found += violations(page, "a turn that waits for results")
+        for name in ("Prompt", "Code"):
+            page.locator(".turnfacts").get_by_role("button", name=name).click()
+            found += violations(page, name)
+            page.keyboard.press("Escape")
     assert found == []
 
 

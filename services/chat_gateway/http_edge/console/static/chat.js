@@ -10,7 +10,7 @@ function Approvals({ turn, onAnswer }) {
   const [note, setNote] = useState('');
   /** @type {Act} */ const answer = (approve) => onAnswer(turn.pending.map((one) => ({
     tool_call_id: one.tool_call_id, approve, ...(approve || !note ? {} : { note }) })));
-  return html`<div class="ask"><h3>Waiting for your approval</h3>
+  return html`<div class="ask"><h2>Waiting for your approval</h2>
     ${turn.pending.map((one) => html`<div><code>${short(one.name, 80)}</code><${Pre} value=${prettyJson(one.arguments)} /></div>`)}
     <div class="row"><button class="primary" onClick=${() => answer(true)}>Approve</button><button onClick=${() => answer(false)}>Reject</button>
       <${Text} label="Reason (optional)" value=${note} onInput=${setNote} /></div></div>`;
@@ -19,7 +19,7 @@ function Approvals({ turn, onAnswer }) {
 /** Tools that the caller runs: the user enters their results. @param {ResultsProps} p */
 function Results({ calls, onResults }) {
   const [given, setGiven] = useState(/** @type {Record<string, string>} */ ({}));
-  return html`<div class="ask"><h3>Enter the results of your tools</h3>
+  return html`<div class="ask"><h2>Enter the results of your tools</h2>
     ${calls.map((one) => html`<${Text} label=${one.name} lines="2" value=${given[one.id] ?? ''} onInput=${(value) => setGiven({ ...given, [one.id]: value })} />`)}
     <div><button class="primary" onClick=${() => onResults(calls.map((one) => ({ role: 'tool', tool_call_id: one.id, content: given[one.id] ?? '' })))}>Send results</button></div></div>`;
 }
