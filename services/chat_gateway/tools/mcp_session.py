@@ -1,4 +1,4 @@
-"""One session with an MCP server, by the official SDK. Importing this imports the SDK, 25 MB: only where it is used."""
+"""One session with an MCP server, by the official SDK. Importing this imports the SDK, 13 MB: only where it is used."""
 
 import asyncio
 import contextlib
