@@ -22,7 +22,7 @@ def migrated_database(server: PostgresServer) -> Iterator[str]:
         migrate(server.database_url(original))
         _migrated[admin_url] = original
     name = f"test_{uuid.uuid4().hex}"
-    _run(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{_migrated[admin_url]}"')
+    _run(admin_url, f'CREATE DATABASE "{name}" TEMPLATE "{_migrated[admin_url]}" STRATEGY FILE_COPY')
     # A copy is another database, with another feed.
     _run(server.database_url(name), "UPDATE feed SET id = gen_random_uuid()")
     try:

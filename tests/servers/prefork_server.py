@@ -23,7 +23,8 @@ from parley_cli.processes.launch import bind_to_parent
 
 def main(module: str, descriptor: int) -> None:
     """Serve until the end of stdin, which is the end of the process that started this one."""
-    importlib.import_module(f"{module}.__main__")
+    for part in ("__main__", "wiring"):
+        importlib.import_module(f"{module}.{part}")
     if module == "chat_gateway":
         importlib.import_module("chat_gateway.http_edge.admin.application").admin_application()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
