@@ -7,6 +7,7 @@ is answered with the process id of `python -m module` in that environment and, w
 negative for a signal, each on a line of its own. `module` is MODULE or one that runs it; `path` comes before sys.path.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -27,6 +28,9 @@ def main(module: str, descriptor: int) -> None:
         importlib.import_module(f"{module}.{part}")
     if module == "chat_gateway":
         importlib.import_module("chat_gateway.http_edge.admin.application").admin_application()
+    # What was imported stays: no fork is to look through it, and so to copy it.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server, listener = os.getpid(), socket.socket(fileno=descriptor)
     while True:
