@@ -1,6 +1,7 @@
 """`parley up --detach`, and the commands on the system that it leaves running."""
 
 import json
+import urllib.request
 
 from tests.servers.mock_model import MockModel
 from tests.servers.parley_up import Parley, answer_in
@@ -10,6 +11,9 @@ from tests.servers.processes import wait_until_ended
 def test_detached_system_is_used_and_stopped(parley: Parley, mock_model: MockModel) -> None:
     out = parley.succeed("up", "--detach", "--gateways", "2")
     assert answer_in(out.splitlines()) == "echo:2:Say hello to me in one short sentence."
+    assert f"console  http://127.0.0.1:{parley.http_port}/console" in out.splitlines()
+    with urllib.request.urlopen(f"http://127.0.0.1:{parley.http_port}/console", timeout=60) as page:
+        assert "<title>Parley</title>" in page.read().decode()
     assert [request["model"] for request in mock_model.requests] == ["mock-model"]
     pids = parley.pids()
     assert list(pids) == ["supervisor", "postgres", "redis", "config_svc", "session_svc", "gateway-1", "gateway-2"]

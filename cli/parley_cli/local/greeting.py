@@ -114,14 +114,14 @@ def program(name: str) -> str:
     return shlex.quote(str(beside) if beside.exists() else name)
 
 
-def endpoints(http_url: str, grpc_target: str, *, tools: bool) -> list[str]:
-    """Returns where everything is, with a line to paste for either protocol, and with `tools` one that shows a call."""
+def endpoints(http_url: str, grpc_target: str, settings: UpSettings) -> list[str]:
+    """Returns where everything is, with a line to paste for either protocol, and for a tool call if there are tools."""
     shown = '-H "Authorization: Bearer $PARLEY_API_KEY" ' if os.environ.get("PARLEY_API_KEY") else ""
     chat = {"model": AGENT, "session_id": "first", "messages": [{"role": "user", "content": "What is your name?"}]}
     message = {"role": "ROLE_USER", "content": "What is your name?"}
     turn = {"input": {"agent_id": AGENT, "session_id": "first", "messages": [message]}}
     return [
-        f"console  {http_url}/console",
+        *([f"console  {http_url}/console"] if settings.gateway_console else ()),
         f"HTTP     {http_url}   (API documentation at {http_url}/docs)",
         f"gRPC     {grpc_target}",
         "",
@@ -131,7 +131,7 @@ def endpoints(http_url: str, grpc_target: str, *, tools: bool) -> list[str]:
         f"{program('grpcurl')} -plaintext {shown}-d {shlex.quote(json.dumps(turn))} {grpc_target} "
         "parley.chat.v1.ChatService/Complete",
         "",
-        *(_tools_lines(http_url) if tools else ()),
+        *(_tools_lines(http_url) if settings.providers is None else ()),
     ]
 
 

@@ -27,6 +27,7 @@ class UpSettings(EnvironmentSettings):
     gateway_grpc_port: Port = Field(
         default=50051, description="gRPC port of the first gateway; further ones take those from 100 above it."
     )
+    gateway_console: bool = Field(default=True, description="Whether the gateways serve the console.")
     config_grpc_port: Port = Field(default=50052, description="gRPC port of config_svc.")
     session_grpc_port: Port = Field(default=50053, description="gRPC port of session_svc.")
     up_postgres_port: Port | None = Field(

@@ -121,7 +121,7 @@ def introduce(http_url: str, grpc_target: str, settings: UpSettings, narrator: N
             greeting.converse(api, narrator)
         except LocalError as error:
             narrator.say(f"no first turn: {error}")
-    for line in greeting.endpoints(http_url, grpc_target, tools=settings.providers is None):
+    for line in greeting.endpoints(http_url, grpc_target, settings):
         narrator.say(line)
 
 
