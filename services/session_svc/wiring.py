@@ -48,7 +48,7 @@ from session_svc.redis_store.journal import RedisJournals
 from session_svc.redis_store.limits import RedisLimits
 from session_svc.redis_store.parts import RedisParts, TurnParts
 from session_svc.redis_store.push_configs import RedisPushConfigs
-from session_svc.redis_store.script_runner import RedisScripts
+from session_svc.redis_store.script_runner import PROBE_SCRIPT, RedisScripts
 from session_svc.redis_store.sessions import RedisSessions
 from session_svc.redis_store.sweeper import Sweeper
 from session_svc.redis_store.turns import RedisTurns
@@ -64,6 +64,7 @@ PROBE_SECONDS = 0.5
 PROBE_TIMEOUT = 1.0
 PROBES_A_LOOK = 10
 PROBE_KEPT_MS = 60_000
+PROBE_KEY = "health:probe"
 SERVICES = (turn_servicer.NAME, session_servicer.NAME)
 _PEERS = ("parley.config.v1.AgentConfigService", "parley.config.v1.AccessService")
 
@@ -249,12 +250,13 @@ class RedisHealth:
 
     async def _look_closer(self) -> None:
         """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node is asked for all."""
-        written, told = await self._link.send_in_order(
-            [("SET", "health:probe", "1", "PX", PROBE_KEPT_MS)], [("INFO", "memory")]
+        *written, told = await self._link.send_in_order(
+            [("EVAL", PROBE_SCRIPT, 1, PROBE_KEY), ("SET", PROBE_KEY, "1", "PX", PROBE_KEPT_MS)], [("INFO", "memory")]
         )
-        writes = not isinstance(written, hiredis.ReplyError)
+        refused = next((reply for reply in written if isinstance(reply, hiredis.ReplyError)), None)
+        writes = refused is None
         if writes != self._writes:
-            log.warning("redis_writes_again" if writes else "redis_write_refused", error=str(written)[:100])
+            log.warning("redis_writes_again" if writes else "redis_write_refused", error=str(refused)[:200])
         self._writes = writes
         text = told.decode(errors="replace") if isinstance(told, bytes) else ""
         policy = text.partition("maxmemory_policy:")[2].partition("\r\n")[0]

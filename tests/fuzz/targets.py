@@ -47,7 +47,7 @@ from session_svc.edge.page_tokens import make_token, read_token
 from session_svc.model.errors import InvalidPageToken, TurnDamaged
 from session_svc.redis_client.url import parse_redis_url
 from session_svc.redis_store.turn_codec import body_of, number_of, plain_element, stored_turn
-from tests.fuzz import answers, http, responses
+from tests.fuzz import answers, http, others, responses
 from tests.fuzz.inputs import damaged, deep_json, foreign, json_values, text_of, with_foreign_members
 
 
@@ -355,5 +355,11 @@ TARGETS = {
     "request_target": Target(answers.heads, answers.request_target),
     "metrics_head": Target(http.metrics_heads, http.metrics_head),
     "chunked_body": Target(http.chunked_bodies, http.chunked_body),
+    "agent_card": Target(others.cards, others.agent_card),
+    "remote_task": Target(others.remote_answers, others.remote_task),
+    "tool_answer": Target(others.tool_answers, others.tool_answer),
+    "returned_id": Target(others.ids, others.returned_id),
+    "agent_file": Target(others.agent_files, others.agent_file),
+    "stored_session": Target(others.sessions, others.stored_session),
     "api_key": Target(damaged(new_api_key().encode()).map(text_of), api_key),
 }

@@ -1,5 +1,6 @@
 """Files that declare an agent or a tool server each: YAML 1.2; fields have lines, comments and order stay."""
 
+import contextlib
 import enum
 import io
 import json
@@ -292,7 +293,9 @@ def _line_of(node: Any, path: str) -> int | None:
             if not fitting:
                 break
             key = max(fitting, key=len)
-            line, node, path = node.lc.key(key)[0] + 1, node[key], path[len(key) :].removeprefix(".")
+            with contextlib.suppress(KeyError, TypeError):  # a key that came by a merge has no line
+                line = node.lc.key(key)[0] + 1
+            node, path = node[key], path[len(key) :].removeprefix(".")
         elif isinstance(node, CommentedSeq) and path.startswith("["):
             index, _, path = path[1:].partition("]")
             if not index.isdecimal() or int(index) >= len(node):

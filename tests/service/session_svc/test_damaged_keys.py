@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry
 from parley.session.v1 import session_service_pb2 as pb
 from session_svc.edge.turn_servicer import TurnServicer, make_streams
 from session_svc.metrics import Metrics
+from session_svc.redis_client.link import RedisUnavailable
+from session_svc.redis_store.script_runner import RedisScripts
 from session_svc.wiring import RedisHealth, open_redis
 from tests.servers.stores import Choice
 from tests.service.session_svc.replica import UID, Replica, refused, replica
@@ -150,11 +152,16 @@ async def test_a_redis_that_may_evict_or_takes_no_writes_is_told(server_choice: 
                 assert await health.readiness() == {"redis": True, "redis writes": False}
                 client.config_set("maxmemory", 0)
                 for forbid, allow in (("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-                                      ("ACL SETUSER default -set", "ACL SETUSER default +set")):  # fmt: skip
+                                      ("ACL SETUSER default -set", "ACL SETUSER default +set"),
+                                      ("ACL SETUSER default -hset", "ACL SETUSER default +hset"),
+                                      ("ACL SETUSER default -eval", "ACL SETUSER default +eval")):  # fmt: skip
                     for command, writes in ((forbid, False), (allow, True)):
                         client.execute_command(*command.split())
                         for _ in range(10):
                             await health.probe()
                         assert (await health.readiness())["redis writes"] is writes, command
+                client.execute_command("ACL SETUSER default -hset")
+                with pytest.raises(RedisUnavailable):  # as any right that is missing
+                    await RedisScripts(link).run(("EVAL", "return redis.call('HSET', KEYS[1], 'a', 'b')", 1, "x"))
     finally:
         server.remove()

@@ -8,10 +8,10 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from session_svc.metrics import Metrics
-from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionNotFound
+from session_svc.model.errors import LeaseLost, SessionAlreadyExists, SessionBusy, SessionDamaged, SessionNotFound
 from session_svc.model.session import Fork, NewSession, SessionBounds, SessionKey, Usage
 from session_svc.model.turn import BeginTurn, CommitTurn, Lease, TurnQuery
-from session_svc.redis_client.link import Command, RedisFault, RedisUnavailable, Reply
+from session_svc.redis_client.link import Command, RedisUnavailable, Reply
 from session_svc.redis_store.agents import RedisAgents
 from session_svc.redis_store.indexes import IndexAdditions
 from session_svc.redis_store.script_runner import RedisScripts
@@ -155,7 +155,7 @@ async def test_a_commit_that_fails_stores_nothing(redis_url: str) -> None:
         begun = await bench.begun("t1")
         with redis.Redis.from_url(redis_url) as client:
             client.hset("{default:s1}:meta", "cached", str(2**63 - 1))
-        with pytest.raises(RedisFault):
+        with pytest.raises(SessionDamaged):
             await bench.turns.commit(CommitTurn(begun.lease, b"x", 2, usage=Usage(1, 1, 1)))
         assert (await bench.commit(begun)).turn_number == 1
         assert len((await bench.sessions.turns(TurnQuery(begun.lease.key))).turns) == 1
