@@ -63,6 +63,13 @@ def tool_calls() -> bytes:
     return chunk(b"data: " + json.dumps({"id": "1", "choices": choices}).encode() + b"\n\n")
 
 
+def pieces(**delta: object) -> bytes:
+    """Many small pieces of one thing."""
+    choices = [{"index": 0, "delta": delta, "finish_reason": None}]
+    return chunk((b"data: " + json.dumps({"id": "1", "choices": choices}).encode() + b"\n\n") * 300)
+
+
+ARGUMENT = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "1"}}
 _STREAM = _OK + _EVENTS + _CHUNKED
 _ATTACKS: dict[str, Attack] = {
     GOOD: good,
@@ -70,6 +77,8 @@ _ATTACKS: dict[str, Attack] = {
     "one-event": lambda one: endless(one, _STREAM, chunk(b"data: " + b"x" * 1_000_000)),
     "comments": lambda one: endless(one, _STREAM, chunk(b": x\n\n" * 200_000)),
     "tool-calls": lambda one: endless(one, _STREAM, tool_calls()),
+    "arguments": lambda one: endless(one, _STREAM, pieces(tool_calls=[ARGUMENT])),
+    "audio": lambda one: endless(one, _STREAM, pieces(audio={"data": "AAAA"})),
     "trailers": lambda one: endless(one, _OK + _JSON + _CHUNKED + b"0\r\n", b"a: " + b"x" * 1000 + b"\r\n"),
     "headers": lambda one: endless(one, _OK, b"a: " + b"x" * 1000 + b"\r\n"),
     "status-line": lambda one: endless(one, b"HTTP/1.1 200 ", b"x" * 65536),
