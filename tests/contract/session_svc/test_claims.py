@@ -120,6 +120,16 @@ async def test_others_wait_for_the_turn_that_is_to_be_taken_over_but_not_forever
     assert await claims(bench).claim() is None
 
 
+async def test_a_turn_that_nobody_can_take_over_keeps_its_session_for_one_lease(bench: Bench) -> None:
+    """Even if the one before it kept the session longer: that one has ended."""
+    await bench.turn("t0")
+    await begun(bench)
+    await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
+    await bench.begun("t2")
+    await lose_gateway(bench)
+    await bench.begun("t3")
+
+
 @pytest.mark.parametrize("before", ["t0", ""])
 async def test_another_turn_may_interrupt_one_that_nobody_runs(bench: Bench, before: str) -> None:
     if before:

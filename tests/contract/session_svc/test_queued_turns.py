@@ -73,6 +73,14 @@ async def test_queued_turns_of_several_projects_take_turns(bench: Bench) -> None
     assert await claims(bench).claim() is None
 
 
+async def test_a_project_that_comes_later_does_not_come_first(bench: Bench) -> None:
+    for number in range(3):
+        await queued(bench, f"a{number}", f"s{number}", project="a")
+    assert [(await claimed(bench)).lease.turn_id for _ in range(2)] == ["a0", "a1"]
+    await queued(bench, "b0", project="b")
+    assert [(await claimed(bench)).lease.turn_id for _ in range(2)] == ["a2", "b0"]
+
+
 async def test_the_queue_of_a_project_is_bounded(bench: Bench) -> None:
     for number in range(BOUNDS.pickup.queued):
         await queued(bench, f"t{number}", f"s{number}")

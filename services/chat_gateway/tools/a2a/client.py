@@ -35,6 +35,8 @@ _MAX_CONTEXTS: Final = 10_000
 _MAX_VALUES: Final = 50_000
 """Of one answer: reading more takes longer than others may be held up."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 2.0
+_FIRST_CARD_PAUSE, _MAX_CARD_PAUSE = 1.0, 30.0
+"""Seconds in which a card that did not come in time is not asked for again: turns go on without."""
 _INVALID_PARAMS: Final = -32602
 _REST: Final = {
     "SendMessage": ("POST", "/message:send"),
@@ -77,6 +79,8 @@ class A2aAgentClient:
         self._card_ttl = card_ttl
         self._card_timeout = card_timeout
         self._known: tuple[float, RemoteAgent, Offer] | None = None
+        self._hung: tuple[float, ServerUnavailable] | None = None
+        self._pause = 0.0
         self._contexts: LRUCache[str, str] = LRUCache(_MAX_CONTEXTS)
         self._cancelling: set[asyncio.Task[None]] = set()
 
@@ -125,11 +129,17 @@ class A2aAgentClient:
 
     async def _card(self) -> tuple[RemoteAgent, Offer]:
         if self._known is None or time.monotonic() - self._known[0] > self._card_ttl:
+            if self._hung is not None and time.monotonic() < self._hung[0]:
+                raise self._hung[1].with_traceback(None)
             try:
                 async with asyncio.timeout(self._card_timeout):
                     card = await self._read_card()
             except TimeoutError:
-                raise ServerUnavailable("did not show its agent card in time") from None
+                error = ServerUnavailable("did not show its agent card in time")
+                self._pause = min(2 * self._pause or _FIRST_CARD_PAUSE, _MAX_CARD_PAUSE)
+                self._hung = time.monotonic() + self._pause, error
+                raise error from None
+            self._hung, self._pause = None, 0.0
             agent = remote_agent(card, self._agent.url)
             self._known = time.monotonic(), agent, offered(card, self._name, self.redaction)
         return self._known[1], self._known[2]
