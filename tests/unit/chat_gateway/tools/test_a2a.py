@@ -151,7 +151,7 @@ async def test_a_task_is_polled_to_its_end(agent: Elsewhere) -> None:
 
 
 async def test_a_call_carries_the_trace_that_it_is_part_of(agent: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("servicekit.traces.outgoing", lambda: ((traces.TRACEPARENT, "00-of-this-call"),))
+    monkeypatch.setattr("servicekit.traces.outgoing", lambda: (("traceparent", "00-of-this-call"),))
     agent.answers = {"SendMessage": [{"task": task({"state": "TASK_STATE_COMPLETED"}, "Descale it.")}]}
     async with asking(agent) as room:
         assert (await room.call("expert", "expert", SAID)).text == "Descale it."
