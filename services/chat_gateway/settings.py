@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
@@ -312,8 +311,6 @@ class GatewaySettings(AccessSettings, ProviderTimeouts):
     def _place_problems(self) -> Iterator[str]:
         if self.a2a_url and not _is_address(self.a2a_url):
             yield "PARLEY_GATEWAY_A2A_URL must name a host, such as https://api.example"
-        if self.secrets_dir and Path(self.secrets_dir).exists() and not Path(self.secrets_dir).is_dir():
-            yield "PARLEY_GATEWAY_SECRETS_DIR is no directory"
         for url in self.replicas:
             if not re.fullmatch(r"https?://[^/\s?#@]+", url) or not _is_address(url):
                 yield f"PARLEY_GATEWAY_REPLICAS: {url!r} must be an http(s) address without a path, such as http://host:8080"
