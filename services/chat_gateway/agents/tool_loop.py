@@ -97,6 +97,8 @@ class _Loop:
         self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps)
         self._runs = list(context.steps.runs)
         self._repeats: dict[tuple[str, str], int] = {}
+        self._uncounted: list[Sequence[ToolCall]] = []
+        """The calls of the first steps, as long as they are too few to repeat one."""
         self._left = MAX_TURN_BYTES - ANSWER_BYTES - sizes(context.request.messages)[0]
         for message in context.steps.messages:
             self._left -= message_size(message)
@@ -190,6 +192,14 @@ class _Loop:
         return tool.server if tool is not None else ""
 
     def _count_repeats(self, calls: Sequence[ToolCall]) -> None:
+        self._uncounted.append(calls)
+        if not self._repeats and sum(map(len, self._uncounted)) < MAX_REPEATS:
+            return
+        for step in self._uncounted:
+            self._count(step)
+        self._uncounted.clear()
+
+    def _count(self, calls: Sequence[ToolCall]) -> None:
         now: dict[tuple[str, str], int] = {}
         for call in calls:
             asked = (call.name, canonical_arguments(call.arguments))
