@@ -123,11 +123,11 @@ async def test_others_wait_for_the_turn_that_is_to_be_taken_over_but_not_forever
 async def test_a_turn_that_nobody_can_take_over_keeps_its_session_for_one_lease(bench: Bench) -> None:
     """Even if the one before it kept the session longer: that one has ended."""
     await bench.turn("t0")
-    await begun(bench)
+    await begun(bench, idle_ms=600_000)
     await bench.pass_time(BOUNDS.lease_ms + BOUNDS.pickup.wait_ms + 1)
-    await bench.begun("t2")
+    assert not (await bench.begun("t2", idle_ms=600_000)).created
     await lose_gateway(bench)
-    await bench.begun("t3")
+    assert not (await bench.begun("t3")).created
 
 
 @pytest.mark.parametrize("before", ["t0", ""])
