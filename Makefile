@@ -14,6 +14,8 @@ ARGS ?=
 WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CLIENTS := tests/clients
+# Where no test is marked `timing` (tests/unit/test_suite.py): the second run of `make test` need not look there.
+UNTIMED := $(CLIENTS) tests/unit tests/contract tests/deploy tests/faults tests/fuzz
 CLIENTS_INSTALLED := $(CLIENTS)/.venv/.installed
 SECONDS ?= 60
 SEED ?=
@@ -40,7 +42,7 @@ run: $(INSTALLED) ## Start the whole system on this machine and talk to it (Ctrl
 test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a real Redis
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not timing" --ignore=$(CLIENTS) $(ARGS); many=$$?; \
 	case $$many in 0|5) ;; *) exit $$many; esac; \
-	$(BIN)/python -m pytest -m timing --ignore=$(CLIENTS) $(ARGS); timed=$$?; \
+	$(BIN)/python -m pytest -m timing $(UNTIMED:%=--ignore=%) $(ARGS); timed=$$?; \
 	[ $$timed -ne 5 ] || timed=$$many; exit $$timed
 
 # Most of it computes: each worker more would import and collect all of it once more, and then wait for a core.

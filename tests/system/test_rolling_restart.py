@@ -36,6 +36,8 @@ STOP_SECONDS = NOTICE_SECONDS + DRAIN_SECONDS + 20.0
 SETTLE_SECONDS = 4.0
 """Once all who call a replica are connected to it again: in which they hear that it serves (minReadySeconds is 5)."""
 RECONNECT_SECONDS = 60.0
+PAUSE_SECONDS = 0.2
+"""Of each caller between two requests: a restart meets dozens of them, and the other tests need the machine, too."""
 SETTINGS = {
     f"PARLEY_{kind}_{name}": value
     for kind in ("CONFIG", "SESSION", "GATEWAY")
@@ -115,6 +117,7 @@ class Load:
                 continue
             self.done[kind] += 1
             self.said[session].append((text, answer))
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _reads(self, path: str) -> None:
         while not self.stop.is_set():
@@ -125,7 +128,7 @@ class Load:
             except Exception as error:
                 self.failures.append(f"GET {path}: {error!r}")
             self.done["read"] += 1
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _http_plain(self, session: str, text: str) -> str:
         url = await self._balancer.pick()

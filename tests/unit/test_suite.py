@@ -12,6 +12,7 @@ OF_A_TEST_MODULE = re.compile(
 )
 
 PLUGINS = {"hypothesis", "pytest-asyncio", "pytest-xdist"}
+MARK = "mark." + "timing"
 FEWEST_OBJECTS = 100_000
 """What pytest and a few modules of tests are, at the least."""
 
@@ -21,6 +22,14 @@ def test_no_module_imports_a_test_module() -> None:
     ours = [path for path in TESTS.rglob("*.py") if not {".venv", "node_modules"} & set(path.parts)]
     found = {str(path.relative_to(TESTS)): OF_A_TEST_MODULE.findall(path.read_text()) for path in ours}
     assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def test_timing_tests_are_where_make_looks_for_them() -> None:
+    untimed = re.search(r"^UNTIMED := (.+)", (TESTS.parent / "Makefile").read_text(), re.M)
+    assert untimed is not None
+    for folder in untimed[1].removeprefix("$(CLIENTS) ").split():
+        found = [path for path in (TESTS.parent / folder).rglob("*.py") if MARK in path.read_text()]
+        assert found == [], folder
 
 
 def test_only_plugins_that_tests_use_are_loaded(pytestconfig: pytest.Config) -> None:

@@ -15,9 +15,12 @@ from chat_gateway.tools.mcp_plain import CallAnswer, PlainCall, answer_of, learn
 from chat_gateway.tools.server import MAX_RESULT_BYTES
 from servicekit.egress import EgressDenied
 from servicekit.egress_http import GuardedClient
+from servicekit.json_width import ValueCount
 
 MAX_REQUESTS = 16
 """HTTP requests of one call: itself, its cancellation, and its stream taken up again."""
+MAX_VALUES = 100_000
+"""Of an answer's JSON, or of one event of a stream: reading more takes longer than others may be held up."""
 
 _NOTIFICATION_SECONDS = 2.0
 """For whatever has no answer: the SDK makes these one after the other, so one that hangs holds up all that follow."""
@@ -289,6 +292,8 @@ class _Body(httpx2.AsyncByteStream):
         self._response = response
         self._call = call
         self._left: float = float("inf") if endless else MAX_RESULT_BYTES
+        self._has_events = response.content_type == "text/event-stream"
+        self._values = ValueCount()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
@@ -325,7 +330,20 @@ class _Body(httpx2.AsyncByteStream):
         self._left -= len(part)
         if self._left < 0:
             self._fault(f"answers with more than {MAX_RESULT_BYTES >> 20} MiB")
+        if self._is_too_wide(part):
+            self._fault(f"answers with more than {MAX_VALUES} values")
         return part
+
+    def _is_too_wide(self, part: bytes) -> bool:
+        if self._has_events:
+            before, end_of_event, part = part.rpartition(b"\n\n")
+            if end_of_event:
+                self._values.add(before)
+                if self._values.exceeds(MAX_VALUES):
+                    return True
+                self._values = ValueCount()
+        self._values.add(part)
+        return self._values.exceeds(MAX_VALUES)
 
     async def aclose(self) -> None:
         # The event that the SDK waited for may come just before the end, after which the connection can be used again.

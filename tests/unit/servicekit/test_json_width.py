@@ -4,8 +4,10 @@ import json
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from servicekit.json_width import is_wider_than
+from servicekit.json_width import ValueCount, is_wider_than
 
 MANY = 1_000_000
 WIDE = [b"{},", b"1,", b'"",', b'"a":1,', b"[", b'{"\\\\":', b'""', b'"a" ']
@@ -29,4 +31,25 @@ def test_values_are_counted_and_texts_are_not_looked_into(values: int, wide: boo
 def test_a_text_without_an_end_is_read_once() -> None:
     begun = time.process_time()
     assert not is_wider_than(b'"' + b"," * MANY + b'\\"' * MANY, 1000)
+    assert time.process_time() - begun < 4.0
+
+
+LETTERS = st.text(alphabet='a"\\\\,[]{}:\n', max_size=12)
+JSON = st.recursive(LETTERS | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(LETTERS, inner))
+
+
+@given(JSON, st.integers(1, 7), st.integers(0, 40))
+def test_parts_hold_what_the_whole_holds(content: object, size: int, maximum: int) -> None:
+    body = json.dumps(content, ensure_ascii=False).encode()
+    count = ValueCount()
+    for start in range(0, len(body), size):
+        count.add(body[start : start + size])
+    assert count.exceeds(maximum) == is_wider_than(body, maximum)
+
+
+def test_parts_are_read_once() -> None:
+    begun, count = time.process_time(), ValueCount()
+    for part in (b'"' + b'\\"' * MANY, b"\\" * (2 * MANY + 1), b"," * MANY, b'"' + b"[" * 1000):
+        count.add(part)
+    assert (count.exceeds(999), count.exceeds(1000)) == (True, False)
     assert time.process_time() - begun < 4.0

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from chat_gateway.model.tool_servers import BearerAuth
 from chat_gateway.model.tools import ServerTools, ToolOutcome
+from chat_gateway.tools.mcp_http import MAX_VALUES
 from chat_gateway.tools.toolbox import MAX_TOOLS
 from servicekit import traces
 from tests.servers.otlp_receiver import OtlpReceiver
@@ -88,6 +89,21 @@ async def test_an_endless_stream_is_cut(server: RawServer, calling: Room) -> Non
     got = await calling.call("raw", "t", seconds=30)
     assert got.outcome is ToolOutcome.ERROR
     assert "more than 10 MiB" in got.text
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(("values", "outcome"), [(MAX_VALUES - 20, ToolOutcome.OK), (MAX_VALUES, ToolOutcome.ERROR)])
+async def test_a_wide_answer_is_refused_before_it_is_read(
+    server: RawServer, calling: Room, content_type: str, values: int, outcome: ToolOutcome
+) -> None:
+    content = f'[{{"type": "text", "text": "fine {"," * MAX_VALUES}"}}]'
+    wide = f'{{"list": [{",".join(["[]"] * (values // 2))}]}}'
+    whole = f'{{"jsonrpc": "2.0", "id": ID, "result": {{"content": {content}, "structuredContent": {wide}}}}}'
+    server.calling = text_response(f"data: {whole}\n\n" if "event" in content_type else whole, content_type)
+    got = await calling.call("raw", "t", seconds=30)
+    assert got.outcome is outcome, got
+    if outcome is ToolOutcome.ERROR:
+        assert f"more than {MAX_VALUES} values" in got.text
 
 
 async def test_a_flood_of_notifications_outside_a_call_is_read_slowly(server: RawServer, room: Room) -> None:
