@@ -248,7 +248,7 @@ def test_a_deleted_agent_comes_back_and_answers(
     run("agents", "apply", "-f", str(folder))
     uid = http.get("/v1/agents/support").json()["uid"]
     run("agents", "delete", "support")
-    assert uid in run("agents", "list", "--deleted")[1]
+    assert uid in run("agents", "list", "--deleted", "--limit", "1000")[1]
     assert uid not in run("agents", "list")[1]
     run("agents", "apply", "-f", str(folder))
     again = http.get("/v1/agents/support").json()["uid"]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from parley_cli.api import Api, path_of
@@ -17,7 +16,7 @@ from parley_cli.commands.project import Project
 from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.declared.agent_file import MAX_BYTES
-from parley_cli.declared.yaml_bounds import YamlTooLarge, check_yaml
+from parley_cli.declared.yaml_bounds import YamlTooLarge, load_yaml
 from parley_cli.errors import LocalError
 from parley_cli.terminal import echo, standard_input
 from servicekit.files import read_text_file
@@ -44,8 +43,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """Read one object from a YAML or JSON file; raises LocalError that says what is wrong."""
     try:
         text = standard_input().read() if str(file) == "-" else read_text_file(file, MAX_BYTES)
-        check_yaml(text)
-        value = YAML(typ="safe", pure=True).load(text)
+        value = load_yaml(text)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except OSError as error:
         raise LocalError(f"cannot read {file}: {error.strerror}") from None

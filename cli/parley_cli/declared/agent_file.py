@@ -16,7 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarfloat import ScalarFloat
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from parley_cli.declared.yaml_bounds import YamlTooLarge, check_yaml
+from parley_cli.declared.yaml_bounds import YamlTooLarge, load_yaml
 from servicekit.files import read_text_file
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -79,8 +79,7 @@ class AgentFile:
         self.path = path
         try:
             text = read_text_file(path, MAX_BYTES)
-            check_yaml(text)
-            loaded = _yaml().load(text)
+            loaded = load_yaml(text, _yaml())
         except OSError as error:
             raise BadFile(Problem(path, None, "", error.strerror or "can't be read")) from None
         except UnicodeDecodeError:
@@ -132,8 +131,7 @@ class AgentFile:
             return left
         try:
             text = read_text_file(self.path.parent / str(http[OPENAPI_FILE]), MAX_BYTES)
-            check_yaml(text)
-            document = YAML(typ="safe", pure=True).load(text)
+            document = load_yaml(text)
             return left | {"openapi": json.dumps(document, ensure_ascii=False, separators=(",", ":"))}
         except OSError as error:
             problems.append(self.problem(field, f"can't be read: {error.strerror}"))

@@ -1,8 +1,11 @@
 """Bounds on YAML that somebody else wrote, checked before anything is made of it."""
 
 import io
+import warnings
+from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLWarning
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
 MAX_DEPTH = 100
@@ -12,6 +15,13 @@ MAX_NODES = 1_000_000
 
 class YamlTooLarge(ValueError):
     """A document that is nested too deeply, or holds too much once its aliases are written out."""
+
+
+def load_yaml(text: str, yaml: YAML | None = None) -> Any:
+    """Returns what one document says, as plain values unless `yaml` makes others. Raises what `check_yaml` raises."""
+    check_yaml(text)
+    with warnings.catch_warnings(action="ignore", category=YAMLWarning):  # an anchor may be reused
+        return (yaml or YAML(typ="safe", pure=True)).load(text)
 
 
 def check_yaml(text: str) -> None:

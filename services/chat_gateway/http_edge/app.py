@@ -47,7 +47,7 @@ from chat_gateway.http_edge.wire.refusal import refuse
 from chat_gateway.http_edge.wire.turn_headers import REQUEST_HEADERS
 from chat_gateway.instances import Instances
 from chat_gateway.model.errors import TurnQueueFull
-from chat_gateway.ports import ToolServerTests
+from chat_gateway.ports import Configs, ToolServerTests
 from chat_gateway.preview import PromptPreview
 from servicekit import traces
 from servicekit.channels import Peer
@@ -85,6 +85,7 @@ def build_app(
     readiness: Readiness,
     settings: HttpSettings | None = None,
     *,
+    configs: Configs,
     tool_servers: ToolServerTests,
     journals: JournalClient,
     authenticator: Authenticator | None = None,
@@ -107,6 +108,7 @@ def build_app(
         stubs=stubs,
         config_svc=Peer(CONFIG_SVC, bounds.rpc_timeout),
         session_svc=Peer(SESSION_SVC, bounds.rpc_timeout),
+        configs=configs,
         deletion=deletion,
         instances=instances,
         readiness=readiness,

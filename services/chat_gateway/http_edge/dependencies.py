@@ -17,7 +17,7 @@ from chat_gateway.http_edge.wire.auth import Authorizer
 from chat_gateway.instances import Instances
 from chat_gateway.memory import MemoryBudget
 from chat_gateway.model.rules import DEFAULT_BOUNDS, RequestBounds
-from chat_gateway.ports import ToolServerTests
+from chat_gateway.ports import Configs, ToolServerTests
 from servicekit.channels import Peer
 
 DEPENDENCIES: Final = "parley.dependencies"
@@ -64,6 +64,7 @@ class Dependencies:
     stubs: Stubs
     config_svc: Peer
     session_svc: Peer
+    configs: Configs
     deletion: AgentDeletion
     instances: Instances
     readiness: Readiness

@@ -112,6 +112,7 @@ async def build(settings: GatewaySettings) -> AsyncIterator[Mapping[str, object]
             turns=core.turns,
             background=core.background,
             stubs=stubs,
+            configs=core.configs,
             deletion=core.deletion,
             instances=core.instances,
             readiness=readiness,

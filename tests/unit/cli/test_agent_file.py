@@ -157,6 +157,13 @@ def test_lines_of_fields(path: Path) -> None:
     assert {field: file.problem(field, "x").line for field in lines} == lines
 
 
+def test_an_anchor_may_be_reused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("labels: &x {a: b}\nparameters: &x {c: d}\nmetadata: *x\n")
+    content, problems = AgentFile(file).content()
+    assert (content["metadata"], problems) == ({"c": "d"}, [])
+
+
 def test_a_folder_is_read_whole_but_for_what_is_hidden(tmp_path: Path) -> None:
     for name, text in {
         "b.yaml": "name: B",

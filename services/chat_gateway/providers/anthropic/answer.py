@@ -359,7 +359,13 @@ def _kept_of(said: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     content = listed(message.get("content"))
-    return [{"type": "text", "text": one} if isinstance(one, str) else one for one in content if one and one != []]
+    return [{"type": "text", "text": one} if isinstance(one, str) else _object(one) for one in content if one]
+
+
+def _object(block: object) -> dict[str, Any]:
+    if not isinstance(block, dict):
+        raise BadAnswer("a block of content that is no object")
+    return block
 
 
 def _key(said: dict[str, Any]) -> object:

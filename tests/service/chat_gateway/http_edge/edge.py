@@ -23,6 +23,7 @@ from chat_gateway.http_edge.wire.connections import ConnectionLimits
 from chat_gateway.http_edge.wire.protocol import HEAD_TIMEOUT
 from chat_gateway.http_edge.wire.server import HttpServer, http_serving
 from chat_gateway.instances import InstanceInfo
+from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.tool_servers import ToolServerTest
 from chat_gateway.model.turn import (
     Delta,
@@ -182,6 +183,20 @@ class FakeDeletion:
         self.deleted.append((project, agent_id, etag))
 
 
+class FakeConfigs:
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[str, str, str]] = []
+
+    async def current(self, project: str, agent_id: str) -> AgentConfig:
+        raise NotImplementedError
+
+    async def at_revision(self, current: AgentConfig, revision: int) -> AgentConfig:
+        raise NotImplementedError
+
+    def forget(self, project: str, agent_id: str, uid: str) -> None:
+        self.forgotten.append((project, agent_id, uid))
+
+
 class FakeInstances:
     def __init__(self) -> None:
         self.kept = [InstanceInfo("default", "hello", "u1", 3, "assistant", BEGUN, EXPIRES, 7)]
@@ -226,6 +241,7 @@ class Edge:
     client: httpx.AsyncClient
     turns: ScriptedTurns
     peers: Peers
+    configs: FakeConfigs
     deletion: FakeDeletion
     instances: FakeInstances
     readiness: FakeReadiness
@@ -257,7 +273,8 @@ async def running_edge(
         peers = Peers()
         channel = await stack.enter_async_context(_serve_peers(peers))
         turns, registry = ScriptedTurns(), CollectorRegistry()
-        deletion, instances, readiness = FakeDeletion(), FakeInstances(), FakeReadiness()
+        configs, deletion = FakeConfigs(), FakeDeletion()
+        instances, readiness = FakeInstances(), FakeReadiness()
         bounds, tests = settings or HttpSettings(), FakeToolServerTests()
         stubs = make_stubs(channel, channel)
         app = build_app(
@@ -269,6 +286,7 @@ async def running_edge(
             bounds,
             authenticator=authenticator,
             registry=registry,
+            configs=configs,
             tool_servers=tests,
             console=console,
             replicas=replicas,
@@ -288,7 +306,7 @@ async def running_edge(
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60, trust_env=False)
         )
-        yield Edge(server.port, client, turns, peers, deletion, instances, readiness, server, registry, tests)
+        yield Edge(server.port, client, turns, peers, configs, deletion, instances, readiness, server, registry, tests)
 
 
 @contextlib.asynccontextmanager

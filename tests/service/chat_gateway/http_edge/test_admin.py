@@ -118,6 +118,16 @@ async def test_a_patch_merges_and_names_what_it_changes(edge: Edge, name: str) -
     assert holds(request.agent_config)
 
 
+@pytest.mark.parametrize("validate_only", [True, False])
+async def test_turns_of_this_gateway_run_on_what_was_changed_through_it(edge: Edge, validate_only: bool) -> None:
+    edge.peers.answers["GetAgentConfig"] = config_pb.GetAgentConfigResponse(agent_config=agent_config())
+    edge.peers.answers["UpdateAgentConfig"] = config_pb.UpdateAgentConfigResponse(agent_config=agent_config())
+    changes = {"params": {"validate_only": validate_only}, "json": {"name": "New"}}
+    assert (await edge.client.patch("/v1/agents/support", **changes)).status_code == 200
+    read = ("default", "support", agent_config().uid)
+    assert edge.configs.forgotten == ([] if validate_only else [read])
+
+
 async def test_a_patch_between_two_others_is_tried_again(edge: Edge) -> None:
     edge.peers.answers["GetAgentConfig"] = [
         config_pb.GetAgentConfigResponse(agent_config=agent_config(etag=etag)) for etag in ("e2", "e3")
@@ -189,6 +199,7 @@ async def test_revisions_and_rollback(edge: Edge) -> None:
     assert answer.json() == READ
     request = edge.peers.asked("RollbackAgentConfig")
     assert (request.id, request.revision, request.etag) == ("support", 1, "e2")
+    assert edge.configs.forgotten == [("default", "support", agent_config().uid)]
 
 
 async def test_templates_are_listed(edge: Edge) -> None:

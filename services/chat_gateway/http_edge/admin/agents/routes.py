@@ -186,6 +186,7 @@ async def rollback_agent(
         comment=data.comment or "",
     )
     config = (await deps.config_svc.call(deps.stubs.agent_configs.RollbackAgentConfig, request)).agent_config
+    deps.configs.forget(project, config.id, config.uid)
     return with_etag(agent_json(config), config.etag)
 
 
@@ -246,6 +247,7 @@ async def _update(
     stored = (await deps.config_svc.call(deps.stubs.agent_configs.UpdateAgentConfig, request)).agent_config
     if validate_only:
         return Response(agent_json(stored))
+    deps.configs.forget(project, stored.id, stored.uid)  # turns of this gateway need not wait for its watch
     return with_etag(agent_json(stored), stored.etag)
 
 
