@@ -133,6 +133,7 @@ def test_a_session_is_its_turn_s_until_that_has_ended(parley_system: System, cli
     parley_system.model.script(Behaviour(text="first", hold=True))
     queued = submit(client, session=session)
     until(client, queued["id"], "in_progress")
+    parley_system.model.wait_for_requests(1)  # this turn is held, not the one that interrupts it
     refused = parley_system.chat("background", "second", session_id=session, busy="reject")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_busy")
     second = parley_system.chat("background", "second", session_id=session, busy="interrupt")
