@@ -11,7 +11,7 @@ TYPED := libs services cli
 # Arguments for the program behind a target: make run ARGS='--gateways 2', make test ARGS='-k lease'
 ARGS ?=
 # How many processes run the tests; what they start is mostly waited for.
-WORKERS ?= 4
+WORKERS ?= 6
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CLIENTS := tests/clients
 # Where no test is marked `timing` (tests/unit/test_suite.py): the second run of `make test` need not look there.
