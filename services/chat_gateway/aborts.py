@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
 import structlog
 
@@ -40,11 +41,12 @@ class Aborts:
         self._claims = claims
         self.stopping = False
         """Whether the process is stopping, so that turns are handed over to other gateways where possible."""
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
-    def start(self, lease: Lease, error: ServiceError | None = None) -> asyncio.Task[None] | None:
-        """Releases the lease, retrying until session_svc answers; returns the task that does so. The turn's journal
-        ends with the error. None if too many aborts are waiting: the lease is left to expire.
+    def start(self, lease: Lease, error: ServiceError | None = None) -> asyncio.Task[bool] | None:
+        """Releases the lease, retrying until session_svc answers; returns the task that does so, with whether it was
+        released. The turn's journal ends with the error. None if too many aborts are waiting: the lease is left to
+        expire.
         """
         if len(self._running) >= self._times.max_aborts:
             return None
@@ -98,14 +100,15 @@ class Aborts:
         else:
             log.info("turn_handed_over", turn_id=lease.turn_id, session_id=lease.session_id)
 
-    async def _abort(self, lease: Lease, error: ServiceError | None) -> None:
+    async def _abort(self, lease: Lease, error: ServiceError | None) -> bool:
         try:
             async with asyncio.timeout(self._times.resolve):
-                await self._abort_until_answered(lease, error)
+                return await self._abort_until_answered(lease, error)
         except TimeoutError:
             log.warning("abort_unresolved", session_id=lease.session_id, turn_id=lease.turn_id)
+            return False
 
-    async def _abort_until_answered(self, lease: Lease, error: ServiceError | None) -> None:
+    async def _abort_until_answered(self, lease: Lease, error: ServiceError | None) -> bool:
         pause = self._times.retry_pause
         while True:
             try:
@@ -116,7 +119,8 @@ class Aborts:
                     pause = min(2 * pause, self._times.max_retry_pause)
                     continue
                 log.info("abort_refused", turn_id=lease.turn_id, reason=refused.reason)
-            return
+                return False
+            return True
 
 
 class _UnlessAnswered:

@@ -27,6 +27,8 @@ from servicekit.errors import UNREACHABLE, ServiceError
 
 _OTHERS_MAY = frozenset({Reason.DRAINING, Reason.PEER_UNAVAILABLE, Reason.SESSION_BUSY})
 """SESSION_BUSY: the turn was taken over, its new lease has expired as well, and it waits for a gateway."""
+_ENDED_THERE = frozenset({Reason.LEASE_LOST, Reason.TURN_INTERRUPTED, Reason.TURN_CANCELLED, Reason.TURN_GIVEN_UP})
+"""Ends of a turn that session_svc itself reported."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,8 @@ class LeaseTimes:
     """How long a commit with an unknown outcome is repeated before the turn fails."""
     abort_wait: float = 0.5
     """How long a failed turn waits for its abort, so that its session is free when the caller gets the error."""
+    end_wait: float = 5.0
+    """As `abort_wait`, of a turn that another gateway continues unless session_svc knows that it has ended."""
 
 
 class HeldLease:
@@ -86,7 +90,10 @@ class HeldLease:
         if self._lease.goes_on and error is not None:
             await self._leave_to_others(error)
         abort = self._aborts.start(self._lease, self._stop.reason_of(error) if self._lease.journaled else None)
-        if abort is not None and isinstance(error, Exception):
+        failed = isinstance(error, Exception) or (error is not None and self._stop.has_stopped)
+        if self._lease.goes_on and failed:
+            await self._ended_for_others(abort, error)
+        elif abort is not None and isinstance(error, Exception):
             await asyncio.wait((abort,), timeout=self._times.abort_wait)
 
     @property
@@ -132,6 +139,21 @@ class HeldLease:
         ran_out = reason.code in UNREACHABLE and datetime.now(UTC) >= self._lease.expire_time
         if ran_out or (reason.reason == Reason.LEASE_LOST and await self._aborts.goes_on(self._lease, self._user_id)):
             raise handed_over from error
+
+    async def _ended_for_others(self, abort: asyncio.Task[bool] | None, error: BaseException | None) -> None:
+        """Waits until session_svc knows that the turn has ended. Raises `TurnHandedOver` if that is not certain."""
+        if abort is not None:
+            await asyncio.wait((abort,), timeout=self._times.end_wait)
+            # Behind the lease's end another gateway may have had it already.
+            if (
+                abort.done()
+                and not abort.cancelled()
+                and abort.result()
+                and datetime.now(UTC) < self._lease.expire_time
+            ):
+                return
+        if self._stop.reason_of(error).reason not in _ENDED_THERE:
+            raise TurnHandedOver(self._lease.turn_id, self._lease.session_id) from error
 
     async def release(self) -> None:
         """Ends a turn without a commit; waits briefly for its places in limits to be released."""

@@ -19,6 +19,7 @@ from chat_gateway.leases import HeldLease, LeaseTimes
 from chat_gateway.metrics import PickupMetrics
 from chat_gateway.model.background import ClaimedTurn, NothingClaimed, ResumableTurn, TurnProgress, TurnStatus
 from chat_gateway.model.errors import TurnHandedOver
+from chat_gateway.model.provider_errors import ProviderTimeout
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
 from chat_gateway.turn_stop import TurnStop
@@ -27,6 +28,7 @@ from servicekit.errors import Code, ServiceError, Unavailable
 from tests.doubles.chat_gateway.sessions import FakeSessions, remote
 from tests.unit.chat_gateway.world import World, asks
 
+TIMES = AbortTimes(retry_pause=0.01, resolve=2)
 NOT_FOUND = remote("TURN_NOT_FOUND", Code.NOT_FOUND)
 
 
@@ -58,12 +60,22 @@ class FakeClaims:
         return TurnProgress(TurnStatus.RUNNING, 2, "a", 1, None, None)
 
 
-async def end_of(claims: FakeClaims, error: ServiceError, sessions: FakeSessions) -> ServiceError:
+def goes_on_for(seconds: float) -> Lease:
+    """Return the lease of a turn that others go on with."""
+    return Lease("p", "s", "t", 7, datetime.now(UTC) + timedelta(seconds=seconds), journaled=True, goes_on=True)
+
+
+async def end_of(
+    claims: FakeClaims,
+    error: ServiceError,
+    sessions: FakeSessions,
+    times: LeaseTimes = LeaseTimes(),
+    left_seconds: float = 60,
+) -> ServiceError:
     """Return what a turn that fails with `error` ends with, where others could go on with it."""
-    aborts = Aborts(sessions, AbortTimes(retry_pause=0.01, resolve=60), claims)
-    lease = Lease("p", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1), journaled=True, goes_on=True)
+    aborts = Aborts(sessions, TIMES, claims)
     with pytest.raises(ServiceError) as caught:
-        async with TurnStop(60) as stop, HeldLease(lease, stop, sessions, aborts, LeaseTimes(), "ann"):
+        async with TurnStop(60) as stop, HeldLease(goes_on_for(left_seconds), stop, sessions, aborts, times, "ann"):
             raise error
     await aborts.close(60)
     return caught.value
@@ -93,6 +105,39 @@ async def test_a_lost_lease_is_a_turn_handed_over_where_the_turn_is_still_known(
     assert ended.reason == expected
     assert claims.asked == [("p", "s", "ann", "t")]
     assert claims.handed_over == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "left_seconds", "expected"),
+    [
+        (True, 60, Reason.PROVIDER_TIMEOUT),
+        (False, 60, Reason.TURN_HANDED_OVER),
+        (True, -1, Reason.TURN_HANDED_OVER),
+    ],
+    ids=["it ends", "session_svc does not hear of it", "its lease was over"],
+)
+async def test_a_failure_is_the_turn_s_end_only_where_session_svc_knows_of_it(
+    answers: bool, left_seconds: float, expected: Reason
+) -> None:
+    """A caller who is told that a turn has failed may send it again, while another gateway stores it."""
+    sessions = FakeSessions()
+    sessions.abort_errors = [] if answers else [Unavailable("session_svc")] * 1000
+    failure = ProviderTimeout("openai", "answer")
+    ended = await end_of(FakeClaims(), failure, sessions, LeaseTimes(end_wait=0.2 if not answers else 60), left_seconds)
+    assert ended.reason == expected
+
+
+async def test_so_is_a_timeout_of_the_turn() -> None:
+    sessions = FakeSessions()
+    sessions.abort_errors = [Unavailable("session_svc")] * 1000
+    aborts = Aborts(sessions, TIMES, FakeClaims())
+    with pytest.raises(TurnHandedOver):
+        async with (
+            TurnStop(0.1) as stop,
+            HeldLease(goes_on_for(60), stop, sessions, aborts, LeaseTimes(end_wait=0.2), "ann"),
+        ):
+            await asyncio.sleep(60)
+    await aborts.close(60)
 
 
 @asynccontextmanager
