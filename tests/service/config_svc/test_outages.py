@@ -305,14 +305,15 @@ async def test_the_start_waits_for_postgresql(proxy: tuple[Proxy, str]) -> None:
     wire.freeze()
     async with asyncio.timeout(60):
         started = asyncio.create_task(_start_and_stop(url))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(4)
         assert not started.done()
         wire.thaw()
         await started
 
 
 async def _start_and_stop(url: str) -> None:
-    async with running(url, database_timeout=0.5) as service:
+    # Long enough for any start once the wire is free, short enough for one to be given up before.
+    async with running(url, database_timeout=3.0) as service:
         await until("SERVING", service)
 
 
