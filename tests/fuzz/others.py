@@ -97,6 +97,6 @@ def agent_file(data: bytes) -> None:
 
 
 def stored_session(changed: dict[str, bytes | None]) -> None:
-    """A session that can be read can be told to callers."""
+    """A session that can be decoded can be returned to callers."""
     with suppress(SessionDamaged):
         session(session_of(SessionKey("p", "s"), _FIELDS._replace(**changed)))  # type: ignore[arg-type]
