@@ -15,6 +15,7 @@ from aiohttp.client_reqrep import ClientRequest
 from yarl import URL
 
 from servicekit.egress import EgressDenied, EgressRules, Target
+from servicekit.http_connections import AnswerConnector
 from servicekit.proxies import proxy_for
 from servicekit.tls import system_authorities
 from servicekit.version import release
@@ -173,7 +174,7 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> byte
     return b"".join(parts)
 
 
-class _GuardedConnector(aiohttp.TCPConnector):
+class _GuardedConnector(AnswerConnector):
     """Resolves, filters by the rules, and connects to what is left; to the operator's proxy as it is."""
 
     def __init__(self, rules: EgressRules, max_connections: int, resolver: AbstractResolver | None) -> None:

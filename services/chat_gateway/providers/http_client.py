@@ -1,24 +1,19 @@
 """The HTTP client shared by all providers: its settings, and the mapping of its errors."""
 
-import asyncio
 import contextvars
-import functools
 import io
 import ssl
 from collections.abc import Mapping
-from typing import Any
 from urllib.request import getproxies
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
 from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
 from cachetools import LRUCache
 from yarl import URL
 
 from chat_gateway.model.provider_errors import ProviderBadResponse, ProviderUnavailable
 from servicekit.errors import ServiceError
+from servicekit.http_connections import AnswerConnector, AnswerProtocol
 from servicekit.proxies import proxy_for
 from servicekit.tls import system_authorities
 from servicekit.version import release
@@ -30,11 +25,6 @@ _READ_BYTES = 64 * 1024
 """Bytes that have arrived and were not read; beyond twice as much, reading from the server pauses."""
 
 
-_MAX_FRAMING_BYTES = 128 * 1024
-_FRAMING_SHARE = 2
-"""Overhead of an answer beside its body: a number of bytes, and of bytes more per byte of the body."""
-
-
 def _user_agent() -> str:
     known = release()
     return f"parley/{known}" if known else "parley"
@@ -42,86 +32,27 @@ def _user_agent() -> str:
 
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 _CUT_SHORT = (ContentLengthError, TransferEncodingError)
-_NO_CAUSE = BaseException()
 _MAX_PATHS = 256
 _MAX_WRITTEN_AT_ONCE = 512 * 1024
 """Bytes of a body; a larger one is written in pieces, each of which waits for the connection."""
 
-_connection: contextvars.ContextVar["_Protocol | None"] = contextvars.ContextVar("connection", default=None)
+_connection: contextvars.ContextVar[AnswerProtocol | None] = contextvars.ContextVar("connection", default=None)
 """The connection that the task's request went over."""
 _only_new: contextvars.ContextVar[bool] = contextvars.ContextVar("only_new", default=False)
 """Whether the task's request may only go over a connection that no other has used."""
 
 
-class NotHttp(aiohttp.ClientPayloadError):
-    """What followed the head of a response is not the body of one."""
-
-
-class _Protocol(ResponseHandler):
-    """Fails a body whose rest can't come at once: aiohttp would let its reader wait for its time to run out."""
-
-    requests = 0
-    answered = False
-    """Whether any byte of the answer to the last request has arrived."""
-
-    _received = 0
-    _former: aiohttp.StreamReader | None = None
-
-    def begin(self) -> None:
-        """Resets the counts for the next request over this connection."""
-        self.requests += 1
-        self.answered = False
-        self._received, self._former = 0, self._payload
-
-    def data_received(self, data: bytes) -> None:
-        self.answered = True
-        super().data_received(data)
-        self._received += len(data)
-        body = self._payload.total_bytes if self._payload is not None and self._payload is not self._former else 0
-        if self._received - body > _MAX_FRAMING_BYTES + _FRAMING_SHARE * body:
-            # Heads that announce others (1xx), tiny chunks, extensions, trailers: each costs, and none is an answer.
-            self.set_exception(NotHttp("TooMuchFraming"))
-            if self.transport is not None:
-                self.transport.abort()
-
-    def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
-        self._fail_body(NotHttp(type(exc_cause).__name__))
-        super().set_exception(exc, exc_cause)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        # Only a connection that is closed in order can be the end of a body without a length (RFC 9112, 6.3).
-        if exc is not None:
-            self._fail_body(aiohttp.ServerDisconnectedError())
-        super().connection_lost(exc)
-
-    def _fail_body(self, error: aiohttp.ClientError) -> None:
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(error)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Never reuses a connection on which unsolicited bytes arrived.
-
-    aiohttp would take it for the answer to the next request: its pool looks only at whether a connection is open.
-    """
+class _Connector(AnswerConnector):
+    """Remembers the connection of a task's request, and takes a new one where only that will do."""
 
     def __init__(self, *, idle_seconds: float) -> None:
         super().__init__(limit=0, keepalive_timeout=idle_seconds, ssl=system_authorities())
-        # A partial is invariant in what it makes.
-        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
-    async def connect(self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if isinstance(protocol, _Protocol):
-                if protocol.should_close or (protocol.requests and _only_new.get()):
-                    connection.close()
-                    continue
-                protocol.begin()
-                _connection.set(protocol)
-            return connection
+    def may_use(self, protocol: AnswerProtocol) -> bool:
+        return not (protocol.requests and _only_new.get())
+
+    def uses(self, protocol: AnswerProtocol) -> None:
+        _connection.set(protocol)
 
 
 def open_client(connect_timeout: float, *, idle_seconds: float = IDLE_SECONDS) -> aiohttp.ClientSession:

@@ -31,7 +31,7 @@ _STREAM_PAUSE_SECONDS = 1.0
 _HEAD_SECONDS = 30.0
 _DRAIN_SECONDS = 0.2
 _OURS = frozenset({"host", "content-length", "connection", "user-agent", "accept-encoding", "transfer-encoding"})
-_CODED = frozenset({"content-encoding", "transfer-encoding", "content-length"})
+_CODED = frozenset({b"content-encoding", b"transfer-encoding", b"content-length"})
 _FAULT_CODE = -32098
 _SESSION_HEADER = "mcp-session-id"
 
@@ -259,8 +259,9 @@ def _is_json(response: aiohttp.ClientResponse) -> bool:
     return response.status == 200 and response.content_type == "application/json"
 
 
-def _headers(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in response.headers.items() if name.lower() not in _CODED]
+def _headers(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    # As bytes: a server may send any, and httpx encodes text as ASCII only.
+    return [(name, value) for name, value in response.raw_headers if name.lower() not in _CODED]
 
 
 def _for_sdk(
