@@ -13,7 +13,6 @@ from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled, T
 from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, OnStarted, TurnStarted
-from chat_gateway.model.usage import Usage
 from contract.reasons import Reason
 from servicekit.errors import ServiceError
 
@@ -114,9 +113,9 @@ class TurnJournal:
         entry = CallRecorded(event, result.content)
         await (self._hold(entry) if ends_step else self._record(entry))
 
-    async def step_called(self, step: int, message: Message, usage: Usage) -> None:
+    async def step_called(self, event: StepCalled) -> None:
         """Records the calls that the model requests, with the start of the first."""
-        await self._hold(StepCalled(step, message, usage))
+        await self._hold(event)
 
     async def step_finished(self, steps: Steps) -> None:
         """Records the end of a step."""

@@ -33,6 +33,7 @@ def turn_to_store(turn: StartedTurn, revision: int, begun: Begun, answer: Answer
         notes=request.notes,
         end_time=datetime.now(UTC) if request.notes else None,
         listed=answer.listed,
+        unavailable=answer.unavailable,
     )
 
 
@@ -141,4 +142,5 @@ def _outcome(
         notes=stored.notes,
         end_time=stored.end_time,
         listed=stored.listed,
+        unavailable=stored.unavailable,
     )

@@ -10,7 +10,15 @@ from chat_gateway.convert.resumption import resumable_to_bytes
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled
-from chat_gateway.model.tools import CallStarted, ServerTools, StepFinished, ToolRun
+from chat_gateway.model.tools import (
+    CalledTool,
+    CallStarted,
+    ServerTools,
+    StepFinished,
+    ToolRun,
+    ToolsUnavailable,
+    merged_unavailable,
+)
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, TurnRequest
 from chat_gateway.model.usage import NO_USAGE
@@ -62,15 +70,19 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
     started: dict[str, CallStarted] = {}
     runs: list[ToolRun] = []
     count, usage = 0, NO_USAGE
+    called: tuple[CalledTool, ...] = ()
+    unavailable: tuple[ToolsUnavailable, ...] = ()
     listed: ToolsListed | None = None
     for entry in entries:
         match entry:
             case StepCalled():
                 done += _of_step(step, results)
                 step, results, started = entry.message, {}, {}
-                count, usage = entry.step, entry.usage
+                count, usage, called = entry.step, entry.usage, entry.tools
+                unavailable = merged_unavailable(unavailable, entry.unavailable)
             case CallStarted():
                 started[entry.call_id] = entry
+                unavailable = merged_unavailable(unavailable, entry.unavailable)
             case CallRecorded(event, content):
                 results[event.call_id] = Message(Role.TOOL, content, tool_call_id=event.call_id)
                 call = started.get(event.call_id)
@@ -82,7 +94,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
                 listed = entry
     done += _of_step(step, results)
     unrecorded = frozenset(started.keys() - results.keys())
-    return Steps(tuple(done), count, usage, runs=tuple(runs), unrecorded=unrecorded, listed=listed)
+    return Steps(tuple(done), count, usage, tuple(runs), unrecorded, listed, called, unavailable)
 
 
 def _of_step(step: Message | None, results: dict[str, Message]) -> list[Message]:

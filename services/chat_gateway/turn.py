@@ -179,10 +179,9 @@ class TurnRunner:
         committed = await lease.commit(stored, config, turn.request.request_id, turn.digest, rest)
         if journal is not None:
             await journal.committed(committed.event_id)
-        outcome = outcome_of(
+        return outcome_of(
             stored, begun, config.revision, number=committed.turn_number, expire_time=committed.expire_time
         )
-        return replace(outcome, unavailable=answer.unavailable) if answer.unavailable else outcome
 
     async def _stateless(self, turn: StartedTurn, config: AgentConfig) -> TurnOutcome:
         async with (

@@ -23,16 +23,19 @@ from chat_gateway.model.tools import (
     ToolOutcome,
     ToolResult,
     ToolsUnavailable,
+    all_unavailable,
 )
 from chat_gateway.model.turn import Message, TurnOutcome, TurnRequest
 from contract.enums import Role
 from contract.fields import check_request_id, check_session_id
+from contract.reasons import Reason
 from servicekit.errors import InvalidArgument, ServiceError, Violations
 from servicekit.values import value
 
 MAX_AGENT_DEPTH = 5
 """The maximum depth of agents calling agents, below the one that the caller talks to."""
 
+_GONE = (Reason.AGENT_NOT_FOUND, Reason.AGENT_DELETED)
 _NOTHING = ListedTools(())
 _PARAMETERS = {
     "type": "object",
@@ -133,6 +136,7 @@ def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ..
             call,
             call.id in said and said[call.id].approve,
             said[call.id].note if call.id in said else "",
+            begun.awaiting_servers.get(call.id, ""),
             call.id in begun.begun_calls,
         )
         for call in calls
@@ -146,8 +150,8 @@ class _NoServers:
         self._servers = servers
 
     async def tools(self) -> ListedTools:
-        names = [one.tool_server or one.operator_tool_server for one in self._servers]
-        return ListedTools((), tuple(ToolsUnavailable(name, "this gateway reaches no tool server") for name in names))
+        reason = "this gateway reaches no tool server"
+        return ListedTools((), tuple(all_unavailable(named, reason) for named in self._servers))
 
     async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
         return ToolResult("The tool server is unavailable.", ToolOutcome.UNAVAILABLE)
@@ -166,7 +170,9 @@ class _TurnToolbox:
         own = self._agents.listed if self._agents is not None else ()
         names = {tool.name for tool in own}
         hidden = [
-            ToolsUnavailable(tool.server, f"the name {tool.name!r} is that of another tool")
+            ToolsUnavailable(
+                tool.server, f"the name {tool.name!r} is that of another tool", frozenset({tool.own_name or tool.name})
+            )
             for tool in listed.tools
             if tool.name in names
         ]
@@ -249,6 +255,9 @@ class _AgentTools:
         except InvalidArgument as error:
             return ToolResult(f"The agent can't be asked that: {error.message}", ToolOutcome.INVALID_ARGUMENTS)
         except ServiceError as error:
+            if error.reason in _GONE:
+                text = f"Not run: the tool {name!r} is unavailable: there is no agent {agent.agent_id!r} any more."
+                return ToolResult(text, ToolOutcome.UNAVAILABLE)
             return ToolResult(f"The agent failed ({error.reason}): {error.message}", ToolOutcome.ERROR)
         if outcome.pending or outcome.message.tool_calls:
             waits = "calls that nobody here can run or approve"

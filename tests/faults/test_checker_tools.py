@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from chat_gateway.model.answers import STEP_BREAK
 from tests.faults.history.checker import Kind, check
 from tests.faults.history.records import Attempt, Call, Ending, Execution, History, Message, Operation
 from tests.faults.history.slots import TOOLED_AGENT
@@ -31,7 +32,7 @@ def with_tools() -> History:
         answered("call-t1.0", "r1 of t1.0"),
         answered("call-t1.1", "r2 of t1.1"),
         answered("call-t1.2", "h2 saw 1"),
-        Message("assistant", "a3 waits for call-t3.0", ("call-t3.0",)),
+        Message("assistant", "a3, waits for call-t3.0", ("call-t3.0",)),
     ]
     decided, asked, last = answered("call-t3.0", "r3 of t3.0"), Message("user", "u1"), Message("assistant", "a4")
     history = History(window=4)
@@ -44,7 +45,7 @@ def with_tools() -> History:
     history.calls = [
         Call("(step 1)", ("u0",), 0.1),
         Call("h2 saw 1", ("helper t1.2",), 0.2),
-        Call("a3 waits for call-t3.0", ("u0",), 0.3, tuple(first[:5])),
+        Call("a3, waits for call-t3.0", ("u0",), 0.3, tuple(first[:5])),
         Call("a4", ("u0", first[-1].text, "u1"), 1.3, (*first, decided, asked)),
     ]
     history.operations = [
@@ -128,7 +129,65 @@ def child_is_doubled(history: History) -> None:
     history.children[CHILD] *= 2
 
 
+def going_on(history: History, text: str) -> None:
+    """Let the first turn go on behind its last step."""
+    last = history.calls[3]
+    first, decided = last.full[:6], answered("call-t3.0", text)
+    said = Message("assistant", "a5")
+    history.calls[3] = replace(last, saw=(*last.saw[:2], "a5", "u1"), full=(*first, decided, said, last.full[-1]))
+    history.calls.append(Call("a5", ("u0", first[-1].text), 0.4, (*first, decided)))
+    history.operations[0].attempts[0] = replace(
+        history.operations[0].attempts[0], answer=f"{first[-1].text}{STEP_BREAK}a5"
+    )
+    history.operations[1].approvals = ()
+    history.executions.pop()
+    history.stored[SESSION] = [*first, decided, said, Message("user", "u1"), Message("assistant", "a4")]
+
+
+def test_a_turn_of_several_steps_that_say_something_is_one() -> None:
+    history = with_tools()
+    going_on(history, "Not run: the tool 'transfer' of 'counting' is unavailable: can't be reached.")
+    assert kinds(check(history)) == {Kind.CALL_UNAWAITED}
+    plain = {"a3, waits for call-t3.0": "a3 looks"}
+    history = renamed(history, plain)
+    assert check(history) == []
+    history.operations[0].attempts[0] = replace(history.operations[0].attempts[0], answer="a3 looks")
+    assert kinds(check(history)) == {Kind.OTHER_ANSWER}
+
+
+def renamed(history: History, texts: dict[str, str]) -> History:
+    def of(message: Message) -> Message:
+        return replace(message, text=texts.get(message.text, message.text))
+
+    history.calls = [
+        replace(
+            call,
+            answer=texts.get(call.answer, call.answer),
+            saw=tuple(texts.get(text, text) for text in call.saw),
+            full=tuple(map(of, call.full)),
+        )
+        for call in history.calls
+    ]
+    history.stored[SESSION] = list(map(of, history.stored[SESSION]))
+    attempt = history.operations[0].attempts[0]
+    parts = [texts.get(part, part) for part in attempt.answer.split(STEP_BREAK)]
+    history.operations[0].attempts[0] = replace(attempt, answer=STEP_BREAK.join(parts))
+    return history
+
+
+def vanished(history: History) -> None:
+    """As seed 6202 had it: the gateway that went on could not reach the tool server."""
+    going_on(history, "There is no tool 'transfer'. The tools are: helper")
+    renamed(history, {"a3, waits for call-t3.0": "a3 looks"})
+
+
+def not_awaited(history: History) -> None:
+    going_on(history, "Not run: the tool 'transfer' is unavailable.")
+
+
 CASES = [
+    (vanished, Kind.CALL_VANISHED),
+    (not_awaited, Kind.CALL_UNAWAITED),
     (charged_twice, Kind.CALL_REPEATED),
     (transferred_twice, Kind.CALL_REPEATED),
     (read_after_its_result, Kind.CALL_MADE_AGAIN),

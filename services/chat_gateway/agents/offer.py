@@ -4,16 +4,20 @@ from collections.abc import Mapping, Sequence
 
 from chat_gateway.agents.agent import TurnContext
 from chat_gateway.agents.functions import FunctionTool
+from chat_gateway.agents.toolbox import ApprovedCall
 from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.errors import ToolServerUnavailable
 from chat_gateway.model.pairing import continues
 from chat_gateway.model.rules import check_allowed_tools
-from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable
+from chat_gateway.model.tool_names import may_be_named
+from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable, merged_unavailable
 from chat_gateway.model.turn import Message, Tool, TurnRequest
 from contract.enums import Role
 from servicekit.errors import Violations
 from servicekit.values import value
 
 CHOICES = frozenset({"auto", "none", "required"})
+RETRY_SECONDS = 1.0
 _NOTHING = ListedTools(())
 
 
@@ -46,21 +50,32 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
     declared = [_as_tool(tool) for tool in config.tools if isinstance(tool, ClientTool) and tool.name not in own]
     callers = [tool for tool in declared if tool.name not in brought]
     taken = own.keys() | {tool.name for tool in declared}
+    if context.steps.count:  # the request's tools were there before those of a server that is available only now
+        taken |= brought
     found = _NOTHING if context.toolbox is None else await context.toolbox.tools()
     listed = {tool.name: tool for tool in found.tools if tool.name not in taken}
     # Tools that can't be offered are named, so none vanishes silently.
     hidden = [
-        ToolsUnavailable(one.server, f"the name {one.name!r} is that of another tool")
+        ToolsUnavailable(
+            one.server, f"the name {one.name!r} is that of another tool", frozenset({one.own_name or one.name})
+        )
         for one in found.tools
         if one.name in taken
     ]
-    _check(request, own.keys() | listed.keys(), {tool.name for tool in declared})
+    unavailable = merged_unavailable((), (*found.unavailable, *hidden))
+    if not context.steps.count:
+        _check(request, own.keys() | listed.keys(), {tool.name for tool in declared}, unavailable)
     if request.allowed_tools:
-        check_allowed_tools(request, own.keys() | listed.keys() | {tool.name for tool in declared} | brought)
+        known = own.keys() | listed.keys() | {tool.name for tool in declared} | brought
+        check_allowed_tools(request, known | _maybe_unavailable(request.allowed_tools, unavailable))
         # Approved calls run, whatever tools are offered now.
         approved = {one.call.name for one in context.approvals}
         own = {name: one for name, one in own.items() if name in request.allowed_tools | approved}
-        listed = {name: one for name, one in listed.items() if name in request.allowed_tools | approved}
+        listed = {
+            name: one
+            for name, one in listed.items()
+            if name in request.allowed_tools | approved or _is_approved(one, context.approvals)
+        }
         callers = [tool for tool in callers if tool.name in request.allowed_tools]
     gateway = [tool for name in own for tool in (own[name].tool,)] + list(listed.values())
     tools = [Tool(tool.name, tool.description, tool.parameters) for tool in gateway] + callers + list(request.tools)
@@ -71,7 +86,7 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
         listed=listed,
         functions=own,
         callers=frozenset(tool.name for tool in (*callers, *request.tools)),
-        unavailable=(*found.unavailable, *hidden),
+        unavailable=unavailable,
         choice=_first_choice(config, context, {tool.name for tool in tools}),
     )
 
@@ -86,13 +101,27 @@ def with_note(messages: list[Message], unavailable: Sequence[ToolsUnavailable]) 
     return [*messages[:head], note, *messages[head:]]
 
 
-def _check(request: TurnRequest, taken: set[str], declared: set[str]) -> None:
+def _is_approved(tool: GatewayTool, approvals: Sequence[ApprovedCall]) -> bool:
+    return any(
+        one.server == tool.server and may_be_named(one.call.name, tool.server, tool.own_name or tool.name)
+        for one in approvals
+    )
+
+
+def _maybe_unavailable(names: frozenset[str], unavailable: Sequence[ToolsUnavailable]) -> set[str]:
+    return {name for name in names if any(one.may_have(name) for one in unavailable)}
+
+
+def _check(request: TurnRequest, taken: set[str], declared: set[str], unavailable: Sequence[ToolsUnavailable]) -> None:
     found = Violations()
     for number, tool in enumerate(request.tools):
         if tool.name in taken:
             found.add(f"tools[{number}].name", "is the name of one of the agent's own tools")
     choice = request.tool_choice
     if choice and choice not in CHOICES | taken | declared | {tool.name for tool in request.tools}:
+        lacking = next((one for one in unavailable if one.may_have(choice)), None)
+        if lacking is not None:
+            raise ToolServerUnavailable(lacking.server, lacking.reason, retry_after=RETRY_SECONDS)
         found.add("tool_choice", "must be auto, none, required, or the name of a tool")
     found.check()
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from chat_gateway.agents.toolbox import Steps, StepSink
 from chat_gateway.model.answers import STEP_BREAK
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolActivity, ToolOutcome
+from chat_gateway.model.journal import StepCalled
+from chat_gateway.model.tools import (
+    CalledTool,
+    CallFinished,
+    CallStarted,
+    StepFinished,
+    ToolActivity,
+    ToolOutcome,
+    ToolsUnavailable,
+)
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, ProviderData, ToolCall, ToolCallDelta
 from chat_gateway.model.usage import Usage
@@ -19,10 +28,19 @@ class StepEvents:
     texts with a break between two, and of the calls those that are the caller's to run.
     """
 
-    def __init__(self, on_delta: OnDelta | None, sink: StepSink | None, callers: Collection[str], steps: Steps) -> None:
+    def __init__(
+        self,
+        on_delta: OnDelta | None,
+        sink: StepSink | None,
+        callers: Collection[str],
+        steps: Steps,
+        unavailable: tuple[ToolsUnavailable, ...] = (),
+    ) -> None:
         self._on_delta = on_delta
         self._sink = sink
         self._callers = callers
+        self._unavailable = unavailable
+        """The tools that this gateway is without: recorded once."""
         self._one_at_a_time = asyncio.Lock()
         texts = [message for message in steps.messages if not message.tool_call_id]
         self._said = {
@@ -61,7 +79,7 @@ class StepEvents:
         event = CallStarted(step, call.id, call.name, call.arguments, server)
         async with self._one_at_a_time:
             if self._sink is not None:
-                await self._sink.call_started(event)
+                await self._sink.call_started(replace(event, unavailable=self._first_unavailable()))
             await self._pass_on(event)
 
     async def ended(
@@ -87,10 +105,10 @@ class StepEvents:
             else:
                 await self._pass_on(event)
 
-    async def called(self, step: int, message: Message, usage: Usage) -> None:
-        """The model has requested calls."""
+    async def called(self, step: int, message: Message, usage: Usage, tools: tuple[CalledTool, ...]) -> None:
+        """The model has requested calls, of these tools."""
         if self._sink is not None:
-            await self._sink.step_called(step, message, usage)
+            await self._sink.step_called(StepCalled(step, message, usage, tools, self._first_unavailable()))
 
     async def finished(self, steps: Steps) -> None:
         """All calls of a step have their results, and another step follows."""
@@ -100,6 +118,10 @@ class StepEvents:
             ended, self._last_end = self._last_end, None
             await self._pass_on(ended)
         await self._pass_on(StepFinished(steps.count, steps.usage))
+
+    def _first_unavailable(self) -> tuple[ToolsUnavailable, ...]:
+        unavailable, self._unavailable = self._unavailable, ()
+        return unavailable
 
     async def _pass_on(self, activity: ToolActivity) -> None:
         if self._on_delta is not None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from chat_gateway.agents.agent import TurnContext
+from chat_gateway.agents.called_tools import CalledTools, of_approvals
 from chat_gateway.agents.functions import FunctionTool
 from chat_gateway.agents.listing import tools_to_list
 from chat_gateway.agents.offer import Offer, make_offer, with_note
@@ -23,7 +24,7 @@ from chat_gateway.model.errors import ToolCallsRepeated
 from chat_gateway.model.history import canonical_arguments
 from chat_gateway.model.provider_errors import ProviderBadResponse
 from chat_gateway.model.rules import message_size, sizes
-from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult, ToolRun
+from chat_gateway.model.tools import ToolKind, ToolOutcome, ToolResult, ToolRun, merged_unavailable
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, ToolCall
 from chat_gateway.model.usage import added
@@ -91,10 +92,11 @@ class _Loop:
         self._context = context
         self._prompt = prompt
         self._offer = offer
+        self._called = CalledTools(offer)
         said_by_caller = "parallel_tool_calls" in call.extra
         self._call = replace(call, parallel_tool_calls=None if said_by_caller else self._policy.parallel_tool_calls)
         self._steps = context.steps
-        self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps)
+        self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps, offer.unavailable)
         self._runs = list(context.steps.runs)
         self._repeats: dict[tuple[str, str], int] = {}
         self._uncounted: list[Sequence[ToolCall]] = []
@@ -112,16 +114,18 @@ class _Loop:
         await self._decided()
         if (ended := await self._unfinished()) is not None:
             return ended
+        self._called = CalledTools(self._offer)
         while True:
             last = self._steps.count + 1 >= self._policy.max_steps or self._left < MIN_STEP_BYTES
             answer = await self._ask(last)
             calls = self._gateways(answer.message)
             if last or not calls or answer.finish_reason in _CUT_SHORT:
                 return await self._ended(answer, last)
-            waiting = [call for call in calls if self._needs_approval(call)]
-            running = [call for call in calls if not self._needs_approval(call)]
+            waiting = [call for call in calls if self._called.needs_approval(call)]
+            running = [call for call in calls if call not in waiting]
             self._count_repeats(running)
-            await self._events.called(self._steps.count, answer.message, self._steps.usage)
+            tools = self._called.requested(calls)
+            await self._events.called(self._steps.count, answer.message, self._steps.usage, tools)
             self._keep(answer.message)
             goes_on = not waiting and len(calls) == len(answer.message.tool_calls)
             await self._run(running, self._result, ends_step=goes_on)
@@ -132,6 +136,7 @@ class _Loop:
 
     async def _decided(self) -> None:
         """Runs the approved calls of the previous turn, and reports rejections to the model."""
+        self._called = CalledTools(self._offer, of_approvals(self._context.approvals))
         done = {message.tool_call_id for message in self._steps.messages}
         decided = [one for one in self._context.approvals if one.call.id not in done]
         rejected = {one.call.id: one.note for one in decided if not one.approve}
@@ -152,7 +157,8 @@ class _Loop:
         owed = open_calls(self._steps.messages) if self._steps.count else ()
         if not owed:
             return None
-        waiting = [call for call in owed if self._needs_approval(call)]
+        self._called = CalledTools(self._offer, self._steps.called)
+        waiting = [call for call in owed if self._called.needs_approval(call)]
         own = [call for call in owed if call.name not in self._offer.callers and call not in waiting]
         await self._run(own, self._result_again, ends_step=len(own) == len(owed))
         if len(own) == len(owed):
@@ -182,14 +188,6 @@ class _Loop:
     def _gateways(self, message: Message) -> list[ToolCall]:
         """Returns the calls that the gateway answers, including those of unknown tools."""
         return [call for call in message.tool_calls if call.name not in self._offer.callers]
-
-    def _needs_approval(self, call: ToolCall) -> bool:
-        tool = self._offer.runs(call.name)
-        return tool is not None and tool.needs_approval
-
-    def _server(self, call: ToolCall) -> str:
-        tool = self._offer.runs(call.name)
-        return tool.server if tool is not None else ""
 
     def _count_repeats(self, calls: Sequence[ToolCall]) -> None:
         self._uncounted.append(calls)
@@ -245,7 +243,7 @@ class _Loop:
         result: Callable[[ToolCall], Coroutine[Any, Any, tuple[ToolResult, bool]]],
         max_bytes: int,
     ) -> tuple[Message, ToolResult]:
-        server = self._server(call)
+        server = self._called.server(call)
         step = self._steps.count
         # A call of this turn is in its messages; one of the previous turn is not.
         own = (call.name, call.arguments) if not step else ("", "")
@@ -270,17 +268,17 @@ class _Loop:
         idempotent.
         """
         if begun or call.id in self._context.steps.unrecorded:
-            tool = self._offer.runs(call.name)
+            tool = self._called.tool(call)
             if tool is None or not tool.idempotent:
                 return ToolResult(_UNKNOWN_OUTCOME, ToolOutcome.UNKNOWN)
         return await self._result(call)
 
     async def _result(self, call: ToolCall) -> ToolResult:
         """Calls one tool. Every outcome is a result, except errors that end the turn."""
-        tool, function = self._offer.runs(call.name), self._offer.functions.get(call.name)
+        tool = self._called.tool(call)
         if tool is None:
-            known = ", ".join(one.name for one in self._offer.tools)
-            return ToolResult(f"There is no tool {call.name[:64]!r}. The tools are: {known}", ToolOutcome.ERROR)
+            return self._called.missing(call)
+        function = self._offer.functions.get(tool.name)
         arguments = call.arguments if call.arguments.strip() else "{}"
         if (problem := _problem_of(arguments)) is not None:
             return ToolResult(f"The arguments are not valid: {problem}", ToolOutcome.INVALID_ARGUMENTS)
@@ -291,7 +289,7 @@ class _Loop:
                 if function is not None:
                     return await function.call(arguments)
                 assert self._context.toolbox is not None, "what is listed comes from the toolbox"
-                return await self._context.toolbox.call(call.name, arguments, call_id=call.id)
+                return await self._context.toolbox.call(tool.name, arguments, call_id=call.id)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -323,9 +321,9 @@ class _Loop:
             usage=self._steps.usage,
             model=answer.model,
             details=answer.details,
-            unavailable=self._offer.unavailable,
+            unavailable=merged_unavailable(self._context.steps.unavailable, self._offer.unavailable),
             awaiting=tuple(call.id for call in waiting),
-            runs=(*self._runs, *[ToolRun(call.id, self._server(call), ToolOutcome.UNKNOWN) for call in waiting]),
+            runs=(*self._runs, *[ToolRun(call.id, self._called.server(call), ToolOutcome.UNKNOWN) for call in waiting]),
             listed=self._steps.listed,
         )
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from chat_gateway.model.journal import StepCalled
 from chat_gateway.model.tools import (
+    CalledTool,
     CallFinished,
     CallStarted,
     ListedTools,
@@ -14,6 +16,7 @@ from chat_gateway.model.tools import (
     ToolPolicy,
     ToolResult,
     ToolRun,
+    ToolsUnavailable,
 )
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Message, ToolCall
@@ -89,6 +92,10 @@ class Steps:
     """Of those calls, the ids of the ones that may have been made."""
     listed: ToolsListed | None = None
     """The tools that were listed to the caller."""
+    called: tuple[CalledTool, ...] = ()
+    """The tools of the last step's calls."""
+    unavailable: tuple[ToolsUnavailable, ...] = ()
+    """The tools that the turn was without so far."""
 
 
 NO_STEPS = Steps()
@@ -112,9 +119,9 @@ class StepSink(Protocol):
         """
         ...
 
-    async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        """The model has requested calls of the gateway's tools; `usage` is that of the turn so far. This may be written
-        together with the start of the first call, or the end of the turn, which follow at once.
+    async def step_called(self, event: StepCalled) -> None:
+        """The model has requested calls of the gateway's tools. This may be written together with the start of the
+        first call, or the end of the turn, which follow at once.
         """
         ...
 
@@ -130,5 +137,7 @@ class ApprovedCall:
     call: ToolCall
     approve: bool
     note: str = ""
+    server: str = ""
+    """Who was to run it when it was requested; empty if unknown."""
     begun: bool = False
     """Whether a turn that was not stored has begun it: what came of that is unknown."""

@@ -120,6 +120,7 @@ class StoredTurnClient:
             begin_time=stored.begin_time,
             details=stored.details,
             pending=pending_approvals(stored.messages, stored.awaiting),
+            unavailable=stored.unavailable,
         )
         return outcome, found.session.agent_id
 

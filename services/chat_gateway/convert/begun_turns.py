@@ -51,6 +51,8 @@ def _begins_apart(turns: Sequence[message_pb2.Turn]) -> bool:
 def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool) -> Begun:
     """Returns what BeginTurn answered. `goes_on`: the turn brings results of calls that the window's last turn made."""
     session = response.session
+    newest = response.window[-1] if response.window else None
+    awaiting = awaiting_of(newest, session.cancelled_turn_id) if newest is not None else ()
     replayed = turn_from_proto(response.replayed_turn) if response.HasField("replayed_turn") else None
     return Begun(
         session_id=session.id,
@@ -67,7 +69,8 @@ def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, *, goe
         history_digest=response.history_digest,
         full_turns=session.turn_count if response.full else 0,
         part_bytes=session.part_bytes,
-        awaiting=awaiting_of(response.window[-1], session.cancelled_turn_id) if response.window else (),
+        awaiting=awaiting,
+        awaiting_servers={run.tool_call_id: run.server for run in newest.tool_runs} if newest and awaiting else {},
         begun_calls=tuple(response.begun_call_ids),
     )
 

@@ -12,15 +12,25 @@ from chat_gateway.convert.messages import (
     message_to_proto,
     provider_data_from_proto,
     provider_data_to_proto,
+    unavailable_from_proto,
+    unavailable_to_proto,
     usage_from_proto,
     usage_to_proto,
 )
 from chat_gateway.convert.times import from_duration, from_timestamp, to_duration, to_timestamp
 from chat_gateway.convert.tools_listed import tools_listed_from_bytes, tools_listed_to_bytes
-from chat_gateway.model.answers import agents_part, visible
+from chat_gateway.model.answers import agents_part, pending_approvals, visible
 from chat_gateway.model.journal import CallRecorded, JournalEntry, JournalEvent, StepCalled, TurnBegun
 from chat_gateway.model.stored_turn import Turn
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, ToolOutcome, TurnResumed
+from chat_gateway.model.tools import (
+    CalledTool,
+    CallFinished,
+    CallStarted,
+    PendingApproval,
+    StepFinished,
+    ToolOutcome,
+    TurnResumed,
+)
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
 from parley.session.v1 import message_pb2, turn_event_pb2
@@ -47,6 +57,7 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
             _fill_delta(out.delta, entry)
         case CallStarted():
             out.step = entry.step
+            out.unavailable_tools.extend(unavailable_to_proto(entry.unavailable))
             call = message_pb2.ToolCall(id=entry.call_id, name=entry.name, arguments=entry.arguments)
             out.tool_call_started.CopyFrom(turn_event_pb2.ToolCallStarted(call=call, server=entry.server))
         case CallRecorded(event, content):
@@ -57,6 +68,11 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
             finished.duration.CopyFrom(to_duration(timedelta(seconds=event.seconds)))
         case StepCalled():
             out.step = entry.step
+            out.unavailable_tools.extend(unavailable_to_proto(entry.unavailable))
+            for tool in entry.tools:
+                out.step_called.tools.add(
+                    tool_call_id=tool.call_id, server=tool.server, needs_approval=tool.needs_approval
+                )
             out.step_called.message.CopyFrom(message_to_proto(entry.message))
             out.step_called.usage.CopyFrom(usage_to_proto(entry.usage))
         case StepFinished():
@@ -75,6 +91,9 @@ def committed_to_proto(turn: Turn) -> turn_event_pb2.TurnEvent:
     committed.model = turn.model
     if details := details_to_proto(turn.details):
         committed.details.CopyFrom(details)
+    for one in pending_approvals(turn.messages, turn.awaiting):
+        committed.pending.add(id=one.call_id, name=one.name, arguments=one.arguments)
+    committed.unavailable_tools.extend(unavailable_to_proto(turn.unavailable))
     return out
 
 
@@ -112,13 +131,16 @@ def event_from_proto(
         case "tool_call_started":
             call = event.tool_call_started.call
             server = event.tool_call_started.server
-            return JournalEvent(event.id, CallStarted(event.step, call.id, call.name, call.arguments, server))
+            without = unavailable_from_proto(event.unavailable_tools)
+            return JournalEvent(event.id, CallStarted(event.step, call.id, call.name, call.arguments, server, without))
         case "tool_call_finished":
             return JournalEvent(event.id, _recorded(event))
         case "step_called":
             called = event.step_called
             message, usage = message_from_proto(called.message), usage_from_proto(called.usage)
-            return JournalEvent(event.id, StepCalled(event.step, message, usage))
+            tools = tuple([CalledTool(one.tool_call_id, one.server, one.needs_approval) for one in called.tools])
+            without = unavailable_from_proto(event.unavailable_tools)
+            return JournalEvent(event.id, StepCalled(event.step, message, usage, tools, without))
         case "step_finished":
             return JournalEvent(event.id, StepFinished(event.step, usage_from_proto(event.step_finished.usage)))
         case "resumed":
@@ -184,4 +206,6 @@ def _ended(
         model=committed.model,
         begin_time=begun.begin_time if begun is not None else datetime.fromtimestamp(0, UTC),
         details=details_from_proto(committed.details),
+        unavailable=unavailable_from_proto(committed.unavailable_tools),
+        pending=tuple([PendingApproval(call.id, call.name, call.arguments) for call in committed.pending]),
     )

@@ -6,7 +6,7 @@ from chat_gateway.convert.times import from_timestamp, to_timestamp
 from chat_gateway.convert.tools_listed import tools_listed_from_bytes, tools_listed_to_bytes
 from chat_gateway.model.parts import content_of
 from chat_gateway.model.stored_turn import Turn
-from chat_gateway.model.tools import ToolOutcome, ToolRun
+from chat_gateway.model.tools import ToolOutcome, ToolRun, ToolsUnavailable
 from chat_gateway.model.turn import (
     NO_DETAILS,
     AnswerDetails,
@@ -144,9 +144,21 @@ def turn_to_proto(turn: Turn, keep_from: int | None = None) -> pb.Turn:
         out.request_notes = turn.notes
     if turn.listed is not None:
         out.tools_listed = tools_listed_to_bytes(turn.listed)
+    if turn.unavailable:
+        out.unavailable_tools.extend(unavailable_to_proto(turn.unavailable))
     if turn.end_time is not None:
         out.end_time.CopyFrom(to_timestamp(turn.end_time))
     return out
+
+
+def unavailable_to_proto(unavailable: Iterable[ToolsUnavailable]) -> list[pb.ToolsUnavailable]:
+    """Returns the tools that a turn was without as proto."""
+    return [pb.ToolsUnavailable(server=one.server, reason=one.reason) for one in unavailable]
+
+
+def unavailable_from_proto(unavailable: Iterable[pb.ToolsUnavailable]) -> tuple[ToolsUnavailable, ...]:
+    """Returns the tools that a turn was without, as its caller gets them."""
+    return tuple([ToolsUnavailable(one.server, one.reason) for one in unavailable])
 
 
 def _run_to_proto(run: ToolRun) -> pb.ToolRun:
@@ -180,6 +192,7 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         notes=turn.request_notes,
         end_time=from_timestamp(turn.end_time) if turn.HasField("end_time") else None,
         listed=tools_listed_from_bytes(turn.tools_listed),
+        unavailable=unavailable_from_proto(turn.unavailable_tools) if turn.unavailable_tools else (),
     )
 
 

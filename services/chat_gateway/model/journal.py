@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from chat_gateway.model.tools import CallFinished, CallStarted, StepFinished, TurnResumed
+from chat_gateway.model.tools import CalledTool, CallFinished, CallStarted, StepFinished, ToolsUnavailable, TurnResumed
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, TurnOutcome
 from chat_gateway.model.usage import Usage
@@ -34,6 +34,9 @@ class StepCalled:
     step: int
     message: Message
     usage: Usage
+    tools: tuple[CalledTool, ...] = ()
+    """Those of the message's calls that the gateway runs."""
+    unavailable: tuple[ToolsUnavailable, ...] = ()
 
 
 @value

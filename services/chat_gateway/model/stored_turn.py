@@ -1,9 +1,10 @@
 """Stored turns, and the results of session_svc's calls. Values only."""
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime
 
-from chat_gateway.model.tools import ToolRun
+from chat_gateway.model.tools import ToolRun, ToolsUnavailable
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import (
     NO_DETAILS,
@@ -46,6 +47,8 @@ class Turn:
     """When the answer was complete, for a turn with notes."""
     listed: ToolsListed | None = None
     """The tools that were offered to the model; None unless requested."""
+    unavailable: tuple[ToolsUnavailable, ...] = ()
+    """The tools that the turn was without."""
 
 
 @value
@@ -85,6 +88,8 @@ class Begun:
     """The history digest; empty if unknown."""
     awaiting: tuple[str, ...] = ()
     """The ids of the calls of the last turn that wait for an approval."""
+    awaiting_servers: Mapping[str, str] = field(default_factory=dict)
+    """By id of such a call: who was to run it when it was requested, where that is known."""
     begun_calls: tuple[str, ...] = ()
     """Those of them that were approved before, and begun by a turn that was not stored."""
     full_turns: int = 0

@@ -32,6 +32,13 @@ def unique_names(tools: Sequence[tuple[str, str]], reserved: frozenset[str] = fr
     ]
 
 
+def may_be_named(name: str, server: str, own_name: str) -> bool:
+    """Whether a server's tool has this name beside some set of tools: its name depends on what others are called."""
+    if name in (valid := _valid(own_name), prefixed := _valid(f"{server}__{own_name}")):
+        return True
+    return name in (_with_digest(one, (server, own_name)) for one in (valid, prefixed))
+
+
 def _valid(name: str) -> str:
     valid = _INVALID.sub("_", name)
     return valid if 0 < len(valid) <= MAX_NAME else _with_digest(valid, ("", name))

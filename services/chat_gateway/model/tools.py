@@ -2,8 +2,10 @@
 
 import enum
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from chat_gateway.model.tool_names import may_be_named
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
@@ -28,6 +30,11 @@ class ServerTools:
     required: bool = False
     idempotent: frozenset[str] = frozenset()
     forward_user_token: bool = False
+
+    @property
+    def server(self) -> str:
+        """The id of the tool server, whoever's it is."""
+        return self.tool_server or self.operator_tool_server
 
 
 @value
@@ -82,14 +89,57 @@ class GatewayTool:
     """Who runs it, for metrics and events: a tool server's id, or an agent's."""
     idempotent: bool = False
     needs_approval: bool = False
+    own_name: str = ""
+    """Its name at its server; empty: `name`."""
+
+
+MAX_UNAVAILABLE = 64
+MAX_UNAVAILABLE_REASON = 500
+"""Characters."""
 
 
 @value
 class ToolsUnavailable:
-    """An unavailable tool server, and the reason as text for the model and the caller."""
+    """An unavailable tool server, or some of its tools, and the reason as text for the model and the caller."""
 
     server: str
     reason: str
+    only: frozenset[str] | None = None
+    """The server's own names of the missing tools; None: all of them, whatever they are, but for `denied`."""
+    denied: frozenset[str] = frozenset()
+
+    def may_have(self, name: str) -> bool:
+        """Whether the tool that is called by this name may be one of the missing ones."""
+        if self.only is not None:
+            return any(may_be_named(name, self.server, own) for own in self.only - self.denied)
+        return not any(may_be_named(name, self.server, own) for own in self.denied)
+
+
+def all_unavailable(named: ServerTools, reason: str) -> ToolsUnavailable:
+    """Returns that none of a server's tools can be used."""
+    return ToolsUnavailable(named.server, reason, named.allow or None, named.deny)
+
+
+def merged_unavailable(
+    first: tuple[ToolsUnavailable, ...], more: tuple[ToolsUnavailable, ...]
+) -> tuple[ToolsUnavailable, ...]:
+    """Returns both within the bounds of what is stored, each server and reason once."""
+    if not more:
+        return first
+    known = {(one.server, one.reason): one for one in first}
+    for one in more:
+        reason = one.reason[:MAX_UNAVAILABLE_REASON]
+        known.setdefault((one.server, reason), one if reason == one.reason else replace(one, reason=reason))
+    return tuple(known.values())[:MAX_UNAVAILABLE]
+
+
+@value
+class CalledTool:
+    """The tool of a call when the model requested it. Another gateway may not reach its server."""
+
+    call_id: str
+    server: str
+    needs_approval: bool = False
 
 
 @value
@@ -136,13 +186,17 @@ class ToolResult:
 
 @value
 class CallStarted:
-    """A call that the gateway runs has begun, in the step of this number (from 1)."""
+    """A call that the gateway runs has begun, in the step of this number (from 1).
+
+    `unavailable` is of the first event of a gateway in a turn, as in `StepCalled`: the tools that it was without.
+    """
 
     step: int
     call_id: str
     name: str
     arguments: str
     server: str
+    unavailable: tuple[ToolsUnavailable, ...] = ()
 
 
 @value

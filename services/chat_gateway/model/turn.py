@@ -357,7 +357,7 @@ class TurnOutcome:
     limits: tuple[LimitState, ...] = ()
     details: AnswerDetails = NO_DETAILS
     unavailable: tuple[ToolsUnavailable, ...] = ()
-    """Tool servers that the turn went without; not stored."""
+    """The tools that the turn was without."""
     pending: tuple[PendingApproval, ...] = ()
     """The calls that wait for an approval."""
     others: tuple[OtherAnswer, ...] = ()

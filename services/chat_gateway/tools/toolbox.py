@@ -20,6 +20,7 @@ from chat_gateway.model.tools import (
     ToolPolicy,
     ToolResult,
     ToolsUnavailable,
+    all_unavailable,
 )
 from chat_gateway.tools.metrics import ToolMetrics
 from chat_gateway.tools.offered import OfferedTool
@@ -151,28 +152,29 @@ class ServerToolbox:
                 server,
                 idempotent=tool.idempotent or own_name in named.idempotent,
                 needs_approval=named.approval_always or own_name in named.approval,
+                own_name=own_name,
             )
             self._bound[name] = _Bound(made, own_name, client)
         unavailable = tuple([lacking for one in listed for lacking in one.unavailable])
         return ListedTools(tuple([bound.tool for bound in self._bound.values()]), unavailable)
 
     async def _list_one(self, named: ServerTools) -> _Listed:
-        server = named.tool_server or named.operator_tool_server
+        server = named.server
         try:
             client = await self._used.enter_async_context(await self._clients.use(named, self._caller))
             offer = await client.offer()
         except ServerUnavailable as error:
             if named.required:
                 raise ToolServerUnavailable(server, str(error), retry_after=_RETRY_SECONDS) from None
-            return _Listed(server, None, (), (ToolsUnavailable(server, str(error)),))
+            return _Listed(server, None, (), (all_unavailable(named, str(error)),))
         except EgressDenied as error:
             if named.required:
                 raise
-            return _Listed(server, None, (), (ToolsUnavailable(server, error.message),))
+            return _Listed(server, None, (), (all_unavailable(named, error.message),))
         except ServiceError as error:
             if named.required:
                 raise ToolServerUnavailable(server, f"can't be used: {error.message}") from None
-            return _Listed(server, None, (), (ToolsUnavailable(server, error.message),))
+            return _Listed(server, None, (), (all_unavailable(named, error.message),))
         chosen = list(offer.tools)
         if named.allow:
             chosen = [tool for tool in chosen if tool.name in named.allow]
@@ -180,12 +182,12 @@ class ServerToolbox:
             chosen = [tool for tool in chosen if tool.name not in named.deny]
         unavailable: list[ToolsUnavailable] = []
         if named.allow and (missing := sorted(named.allow - {tool.name for tool in offer.tools})):
-            unavailable.append(ToolsUnavailable(server, f"does not offer {', '.join(missing)[:1000]}"))
+            reason = f"does not offer {', '.join(missing)[:1000]}"
+            unavailable.append(ToolsUnavailable(server, reason, frozenset(missing)))
         left_out = len(chosen) - MAX_TOOLS + offer.left_out if len(chosen) > MAX_TOOLS else offer.left_out
         if left_out and not named.allow:
-            unavailable.append(
-                ToolsUnavailable(server, f"offers {left_out} more tools than are used: allow those that are needed")
-            )
+            reason = f"offers {left_out} more tools than are used: allow those that are needed"
+            unavailable.append(ToolsUnavailable(server, reason, frozenset()))
         return _Listed(server, client, tuple([(tool, named) for tool in chosen[:MAX_TOOLS]]), tuple(unavailable))
 
 

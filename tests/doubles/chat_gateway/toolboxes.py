@@ -26,6 +26,9 @@ class FakeToolboxes:
     tools: dict[str, Behaviour] = field(default_factory=dict)
     needs_approval: set[str] = field(default_factory=set)
     idempotent: set[str] = field(default_factory=set)
+    server: str = "files"
+    own_names: dict[str, str] = field(default_factory=dict)
+    """By name: what a tool's server calls it, where that differs."""
     unavailable: tuple[ToolsUnavailable, ...] = ()
     list_errors: list[Exception] = field(default_factory=list)
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -62,9 +65,10 @@ class _FakeToolbox:
                 name,
                 f"Does {name}.",
                 SCHEMA,
-                "files",
+                self._all.server,
                 needs_approval=name in self._all.needs_approval,
                 idempotent=name in self._all.idempotent,
+                own_name=self._all.own_names.get(name, ""),
             )
             for name in self._all.tools
         ]

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chat_gateway.model.answers import STEP_BREAK
 from tests.faults.history.background import NOT_FOUND
 from tests.faults.history.forks import Forks
 from tests.faults.history.lifetimes import Lifetimes
@@ -42,7 +43,7 @@ from tests.faults.history.records import (
     Operation,
 )
 from tests.faults.history.slots import MORTAL_AGENT, TOOLED_AGENT
-from tests.faults.history.tooling import Tooling, plain
+from tests.faults.history.tooling import WAITS, Tooling, plain
 
 KEPT_JOURNALS = 16
 """A session has the journals of so many turns; those of older ones make room."""
@@ -81,6 +82,8 @@ class Kind(StrEnum):
     CALL_UNAPPROVED = "a call of a tool was made without its approval"
     CALL_ORPHAN = "a call of a tool has no result, or a result no call"
     CALL_OTHER_RESULT = "a call of a tool has another result"
+    CALL_VANISHED = "a call of a tool that was offered was answered that there is none"
+    CALL_UNAWAITED = "a turn went on past a call that waits for an approval"
     CHILD = "the turn of a called agent is not stored as its caller was told"
 
 
@@ -98,12 +101,18 @@ class StoredTurn:
     """A stored turn that is whole."""
 
     operation: Operation
-    call: Call
+    calls: tuple[Call, ...]
+    """Of the steps that said something; the last is the answer's."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Its messages."""
-        return (*self.operation.texts, self.call.answer)
+        return (*self.operation.texts, *(call.answer for call in self.calls))
+
+    @property
+    def answer(self) -> str:
+        """What its caller got."""
+        return STEP_BREAK.join(call.answer for call in self.calls)
 
 
 def check(history: History) -> list[Anomaly]:
@@ -154,6 +163,7 @@ def _of_lifetimes(history: History, lifetimes: Lifetimes) -> list[Anomaly]:
         (Kind.CALL_UNAPPROVED, tooling.unapproved()),
         (Kind.CALL_ORPHAN, tooling.orphans()),
         (Kind.CALL_OTHER_RESULT, tooling.other_results()),
+        (Kind.CALL_VANISHED, tooling.vanished()),
         (Kind.CHILD, tooling.children()),
     )
     return [Anomaly(kind, session, text) for kind, findings in rules for session, text in findings]
@@ -223,36 +233,40 @@ class _Session:
         """Return the turns that are whole, and whether that is all there is."""
         turns: list[StoredTurn] = []
         whole = True
-        for texts, answer in _exchanges(self._stored):
-            turn = self._turn(texts, answer)
+        for texts, answers in _exchanges(self._stored):
+            turn = self._turn(texts, answers)
             if turn is None:
                 whole = False
             else:
                 turns.append(turn)
         return turns, whole
 
-    def _turn(self, texts: tuple[str, ...], answer: str | None) -> StoredTurn | None:
+    def _turn(self, texts: tuple[str, ...], answers: tuple[str, ...]) -> StoredTurn | None:
         """Return the turn that these messages are, or report what they are instead."""
+        answer = STEP_BREAK.join(answers)
         senders = {self._index.sender[text].id for text in texts if text in self._index.sender}
         unknown = [text for text in texts if text not in self._index.sender]
-        call = self._index.call.get(answer) if answer is not None else None
-        if unknown or (answer is not None and call is None):
+        calls = tuple(self._index.call[one] for one in answers if one in self._index.call)
+        if unknown or len(calls) < len(answers):
             self._report(Kind.PHANTOM, f"{texts} {answer!r}: nobody sent {unknown or answer}")
         elif len(senders) > 1:
             self._report(Kind.INTERLEAVED, f"{texts} {answer!r} are of {sorted(senders)}")
-        elif call is None or not texts or self._index.sender[texts[0]].texts != texts:
+        elif not calls or not texts or self._index.sender[texts[0]].texts != texts:
             self._report(Kind.HALF, f"{texts} {answer!r} are not a whole turn")
         elif self._index.sender[texts[0]].session not in self._origins:
             self._report(Kind.PHANTOM, f"{texts} belongs to session {self._index.sender[texts[0]].session}")
-        elif call.saw[-len(texts) :] != texts:
-            self._report(Kind.INTERLEAVED, f"{texts} has the answer {answer!r} to {call.saw[-len(texts) :]}")
+        elif (odd := _other_step(texts, calls)) is not None:
+            kind = Kind.INTERLEAVED if odd is calls[0] else Kind.HALF
+            self._report(kind, f"{texts} has the answer {odd.answer!r} to {odd.saw[-len(texts) :]}")
         else:
-            return StoredTurn(self._index.sender[texts[0]], call)
+            if any(WAITS in one for one in answers[:-1]):
+                self._report(Kind.CALL_UNAWAITED, f"{texts} has the answer {answer!r}")
+            return StoredTurn(self._index.sender[texts[0]], calls)
         return None
 
     def _check_each_operation(self, turns: Sequence[StoredTurn]) -> None:
         times = Counter(turn.operation.id for turn in turns)
-        answers = {turn.operation.id: turn.call.answer for turn in turns}
+        answers = {turn.operation.id: turn.answer for turn in turns}
         some = {message.text for message in self._stored}
         for operation in self._operations:
             stored, acknowledgement = times[operation.id], operation.acknowledgement
@@ -276,7 +290,8 @@ class _Session:
     def _check_histories(self, turns: Sequence[StoredTurn]) -> None:
         for number, turn in enumerate(turns):
             expected = self._window(turns[:number])
-            saw = turn.call.saw[: -len(turn.operation.texts)]
+            told = [call.saw[: -len(turn.operation.texts) - n or None] for n, call in enumerate(turn.calls)]
+            saw = next((one for one in told if one != expected), expected)
             if saw != expected:
                 missed = [text for text in expected if text not in saw]
                 beyond = [text for text in saw if text not in expected]
@@ -299,7 +314,7 @@ class _Session:
                     self._report(Kind.OTHER_REPLAY, f"{operation.id} is stored, and its key was answered {MISMATCH}")
             for attempt in operation.attempts:
                 behind = [turn for turn in turns if places[turn.operation.id] >= len(transcript)]
-                if attempt.detail == MISMATCH and not any(turn.call.at < attempt.ended for turn in behind):
+                if attempt.detail == MISMATCH and not any(turn.calls[-1].at < attempt.ended for turn in behind):
                     self._report(Kind.MISMATCH_UNFOUNDED, operation.id)
 
     def _window(self, before: Sequence[StoredTurn]) -> tuple[str, ...]:
@@ -323,14 +338,29 @@ class _Session:
                 earliest, of = acknowledgement.ended, operation.id
 
 
-def _exchanges(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """Split stored messages behind every answer; the last piece has none if something is missing."""
+def _other_step(texts: tuple[str, ...], calls: Sequence[Call]) -> Call | None:
+    """Return the first call that is no step of a turn: its prompt ends with the turn so far."""
+    for call in calls:
+        if call.saw[-len(texts) :] != texts:
+            return call
+        texts = (*texts, call.answer)
+    return None
+
+
+def _exchanges(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Split stored messages behind the answers of every turn; the last piece has none if something is missing.
+
+    Every turn begins with what its user says, so answers in a row are of the steps of one.
+    """
     texts: list[str] = []
+    answers: list[str] = []
     for message in messages:
         if message.role == "assistant":
-            yield tuple(texts), message.text
-            texts = []
-        else:
-            texts.append(message.text)
-    if texts:
-        yield tuple(texts), None
+            answers.append(message.text)
+            continue
+        if answers:
+            yield tuple(texts), tuple(answers)
+            texts, answers = [], []
+        texts.append(message.text)
+    if texts or answers:
+        yield tuple(texts), tuple(answers)

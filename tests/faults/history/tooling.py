@@ -6,6 +6,8 @@ What must hold (DESIGN.md, invariants 10 and 13):
   fails, and one that needs an approval only after somebody has approved it;
 - in stored histories and in every prompt each call has its result and each result its call, once (but for calls that
   wait for an approval, or whose approval nobody gave);
+- a tool that was offered does not vanish: where it is unavailable, calls of it are answered so, and one that waits
+  for an approval ends its turn, whoever goes on with that;
 - a call has one result: the same in every prompt and in what is stored, and it is what the tool answered, or an error;
 - an agent that is called as a tool stores its turn once, with the answer that its caller's model was shown.
 """
@@ -21,6 +23,9 @@ Finding = tuple[str, str]
 
 CALL = "call-"
 """What ids of calls begin with; the call's mark follows."""
+WAITS = ", waits for "
+"""What stands in the text of a step between its own words and the calls that wait for an approval."""
+NO_TOOL = "There is no tool"
 ANSWERED, ASKED = "r", "h"
 """What results of the tool server, and answers of the agent that is called, begin with; a number follows."""
 
@@ -106,6 +111,11 @@ class Tooling:
                 yield where.get(mark, ""), f"{mark} has the results {sorted(texts)}"
             if odd := [text for text in texts if _is_numbered(text, ANSWERED) and text not in given]:
                 yield where.get(mark, ""), f"{mark} has the result {odd}, which no call of it gave"
+
+    def vanished(self) -> Iterator[Finding]:
+        """Find results that say that a tool does not exist: models of the run call what they are offered only."""
+        for mark, shown in self._shown.items():
+            yield from (("", f"{mark} was answered {text!r}") for text in shown if text.startswith(NO_TOOL))
 
     def children(self) -> Iterator[Finding]:
         """Find turns of called agents that are stored twice, or not as their callers were told."""

@@ -14,7 +14,7 @@ from aiohttp import web
 from parley_cli.processes.ports import LOOPBACK
 from tests.faults.history.records import Call, Message
 from tests.faults.history.tool_server import GUARDED
-from tests.faults.history.tooling import ASKED, CALL, plain
+from tests.faults.history.tooling import ASKED, CALL, WAITS, plain
 from tests.servers.mock_model import MODEL
 
 HANG_SECONDS = 30.0
@@ -82,7 +82,7 @@ class RecordingModel:
         answer, asked = f"{letter}{number} saw {len(texts)} as {seen}", self._asks(number, body, full)
         if asked:
             waits = " ".join(call["id"] for call in asked if call["function"]["name"].endswith(GUARDED))
-            answer = f"{answer}, waits for {waits}" if waits else ""
+            answer = f"{answer}{WAITS}{waits}" if waits else ""
         with_tools = any(message.calls or message.call_id for message in full)
         self.calls.append(Call(answer or f"(step {number})", texts, time.monotonic(), full if with_tools else ()))
         fault = self._fault(bool(body.get("stream")))

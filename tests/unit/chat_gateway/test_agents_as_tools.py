@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chat_gateway.model.errors import AgentDepthExceeded
-from chat_gateway.model.tools import AgentCall, ServerTools, ToolPolicy
+from chat_gateway.model.tools import AgentCall, ServerTools, ToolOutcome, ToolPolicy
 from chat_gateway.model.turn import Message, TurnRequest, Usage
 from chat_gateway.providers.provider import ModelCall
 from chat_gateway.scheduler import TurnLimits
@@ -71,7 +71,10 @@ async def test_what_a_called_agent_fails_with_is_a_result() -> None:
     assert world.called("agent", "helper", "error") == 1
     missing = make_world(Models(boss=asks_helper), agent("boss", HELPER))
     outcome = await missing.runner.run(asks(agent_id="boss"))
-    assert outcome.message.content == "helper says: The agent failed (AGENT_NOT_FOUND): there is no agent 'helper'"
+    assert outcome.message.content == (
+        "helper says: Not run: the tool 'helper' is unavailable: there is no agent 'helper' any more."
+    )
+    assert [run.outcome for run in outcome.runs] == [ToolOutcome.UNAVAILABLE]
 
 
 async def test_agents_that_call_each_other_in_a_circle_end_at_the_depth() -> None:

@@ -9,6 +9,7 @@ from chat_gateway.agents.prompt import prompt_messages
 from chat_gateway.agents.tool_loop import run_tool_loop
 from chat_gateway.agents.toolbox import NO_STEPS, Steps, ToolCaller
 from chat_gateway.model.errors import ToolCallsRepeated
+from chat_gateway.model.journal import StepCalled
 from chat_gateway.model.tools import ServerTools, ToolPolicy
 from chat_gateway.model.turn import Answer, FinishReason, Message, Sampling, Usage
 from chat_gateway.providers.provider import ModelCall
@@ -31,8 +32,8 @@ class Sink:
     async def call_finished(self, event: Any, result: Message, *, ends_step: bool) -> None:
         self.seen.append(("finished", event.step, event.call_id, result.content))
 
-    async def step_called(self, step: int, message: Message, usage: Usage) -> None:
-        self.seen.append(("called", step, len(message.tool_calls), usage.prompt_tokens))
+    async def step_called(self, event: StepCalled) -> None:
+        self.seen.append(("called", event.step, len(event.message.tool_calls), event.usage.prompt_tokens))
 
     async def step_finished(self, steps: Steps) -> None:
         self.seen.append(("step", steps.count, len(steps.messages)))

@@ -8,7 +8,7 @@ import pytest
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument
 from session_svc.edge.turn_convert import commit_turn
-from session_svc.model.rules import MAX_TOKENS, MAX_TURN_METADATA_DEPTH
+from session_svc.model.rules import MAX_TOKENS, MAX_TOOL_RUNS, MAX_TURN_METADATA_DEPTH, MAX_UNAVAILABLE_TOOLS
 from session_svc.model.session import Usage
 
 
@@ -53,6 +53,23 @@ def test_metadata_is_nested_as_deep_as_a_stream_of_turns_can_carry(nested: Calla
     with pytest.raises(InvalidArgument) as wrong:
         commit_turn(commit(MAX_TURN_METADATA_DEPTH + 1))
     assert {violation.field for violation in wrong.value.violations} == {"turn.metadata"}
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "one"),
+    [
+        ("tool_runs", MAX_TOOL_RUNS, message_pb2.ToolRun(tool_call_id="c")),
+        ("unavailable_tools", MAX_UNAVAILABLE_TOOLS, message_pb2.ToolsUnavailable(server="files", reason="down")),
+    ],
+)
+def test_what_is_kept_of_tools_is_bounded(field: str, most: int, one: Any) -> None:
+    request = _commit()
+    getattr(request.turn, field).extend([one] * most)
+    assert getattr(message_pb2.Turn.FromString(commit_turn(request).turn), field)[-1] == one
+    getattr(request.turn, field).append(one)
+    with pytest.raises(InvalidArgument) as wrong:
+        commit_turn(request)
+    assert {violation.field for violation in wrong.value.violations} == {f"turn.{field}"}
 
 
 def _commit() -> turn_service_pb2.CommitTurnRequest:

@@ -501,6 +501,7 @@ class Turn(_message.Message):
     TOOL_RUNS_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     TOOLS_LISTED_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_TOOLS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -557,6 +558,10 @@ class Turn(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When its answer was complete."""
 
+    @_builtins.property
+    def unavailable_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolsUnavailable]:
+        """The tools that the turn was without, at most 64."""
+
     def __init__(
         self,
         *,
@@ -576,16 +581,43 @@ class Turn(_message.Message):
         tool_runs: _abc.Iterable[Global___ToolRun] | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         tools_listed: _builtins.bytes = ...,
+        unavailable_tools: _abc.Iterable[Global___ToolsUnavailable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "tools_listed", b"tools_listed", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "tools_listed", b"tools_listed", "unavailable_tools", b"unavailable_tools", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_start: _TypeAlias = _typing.Literal["answer_start"]  # noqa: Y015
     _WhichOneofArgType__answer_start: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__answer_start) -> _WhichOneofReturnType__answer_start | None: ...
 
 Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class ToolsUnavailable(_message.Message):
+    """A tool server whose tools, or some of them, a turn was without."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    server: _builtins.str
+    """The tool server's id, or an agent's."""
+    reason: _builtins.str
+    """Why, as text, at most 500 characters."""
+    def __init__(
+        self,
+        *,
+        server: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "server", b"server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolsUnavailable: _TypeAlias = ToolsUnavailable  # noqa: Y015
 
 @_typing.final
 class ToolRun(_message.Message):

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from parley.session.v1 import message_pb2 as parley_dot_session_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/session/v1/turn_event.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fparley/session/v1/message.proto\"\xd7\x04\n\tTurnEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05\x62\x65gun\x18\x05 \x01(\x0b\x32\x1c.parley.session.v1.TurnBegunH\x00\x12/\n\x05\x64\x65lta\x18\x06 \x01(\x0b\x32\x1e.parley.session.v1.AnswerDeltaH\x00\x12?\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\".parley.session.v1.ToolCallStartedH\x00\x12\x41\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32#.parley.session.v1.ToolCallFinishedH\x00\x12\x38\n\rstep_finished\x18\t \x01(\x0b\x32\x1f.parley.session.v1.StepFinishedH\x00\x12-\n\x05\x65nded\x18\n \x01(\x0b\x32\x1c.parley.session.v1.TurnEndedH\x00\x12\x34\n\x0bstep_called\x18\x0b \x01(\x0b\x32\x1d.parley.session.v1.StepCalledH\x00\x12\x31\n\x07resumed\x18\x0c \x01(\x0b\x32\x1e.parley.session.v1.TurnResumedH\x00\x12\x36\n\x0ctools_listed\x18\r \x01(\x0b\x32\x1e.parley.session.v1.ToolsListedH\x00\x42\x07\n\x05\x65vent\"v\n\tTurnBegun\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x02 \x01(\x03\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12\x15\n\rrequest_notes\x18\x14 \x01(\x0c\"\r\n\x0bTurnResumed\"\x1c\n\x0bToolsListed\x12\r\n\x05tools\x18\x01 \x01(\x0c\"\xb0\x01\n\x0b\x41nswerDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x34\n\ntool_calls\x18\x02 \x03(\x0b\x32 .parley.session.v1.ToolCallPiece\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x83\x01\n\rToolCallPiece\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"`\n\x0fToolCallStarted\x12)\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1b.parley.session.v1.ToolCall\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x12\n\nidempotent\x18\x03 \x01(\x08\"\x95\x01\n\x10ToolCallFinished\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06server\x18\x06 \x01(\t\"b\n\nStepCalled\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.parley.session.v1.Usage\"7\n\x0cStepFinished\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.parley.session.v1.Usage\"`\n\tTurnEnded\x12\x35\n\tcommitted\x18\x01 \x01(\x0b\x32 .parley.session.v1.TurnCommittedH\x00\x12\x11\n\x07\x66\x61ilure\x18\x02 \x01(\x0cH\x00\x42\t\n\x07outcome\"\xad\x02\n\rTurnCommitted\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07message\x18\x03 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\r\n\x05model\x18\x06 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32 .parley.session.v1.AnswerDetailsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"parley/session/v1/turn_event.proto\x12\x11parley.session.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fparley/session/v1/message.proto\"\x97\x05\n\tTurnEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05\x62\x65gun\x18\x05 \x01(\x0b\x32\x1c.parley.session.v1.TurnBegunH\x00\x12/\n\x05\x64\x65lta\x18\x06 \x01(\x0b\x32\x1e.parley.session.v1.AnswerDeltaH\x00\x12?\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\".parley.session.v1.ToolCallStartedH\x00\x12\x41\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32#.parley.session.v1.ToolCallFinishedH\x00\x12\x38\n\rstep_finished\x18\t \x01(\x0b\x32\x1f.parley.session.v1.StepFinishedH\x00\x12-\n\x05\x65nded\x18\n \x01(\x0b\x32\x1c.parley.session.v1.TurnEndedH\x00\x12\x34\n\x0bstep_called\x18\x0b \x01(\x0b\x32\x1d.parley.session.v1.StepCalledH\x00\x12\x31\n\x07resumed\x18\x0c \x01(\x0b\x32\x1e.parley.session.v1.TurnResumedH\x00\x12\x36\n\x0ctools_listed\x18\r \x01(\x0b\x32\x1e.parley.session.v1.ToolsListedH\x00\x12>\n\x11unavailable_tools\x18\x0e \x03(\x0b\x32#.parley.session.v1.ToolsUnavailableB\x07\n\x05\x65vent\"v\n\tTurnBegun\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61gent_revision\x18\x02 \x01(\x03\x12\x17\n\x0fsession_created\x18\x03 \x01(\x08\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12\x15\n\rrequest_notes\x18\x14 \x01(\x0c\"\r\n\x0bTurnResumed\"\x1c\n\x0bToolsListed\x12\r\n\x05tools\x18\x01 \x01(\x0c\"\xb0\x01\n\x0b\x41nswerDelta\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\t\x12\x34\n\ntool_calls\x18\x02 \x03(\x0b\x32 .parley.session.v1.ToolCallPiece\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"\x83\x01\n\rToolCallPiece\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\x12\x36\n\rprovider_data\x18\x05 \x01(\x0b\x32\x1f.parley.session.v1.ProviderData\"`\n\x0fToolCallStarted\x12)\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1b.parley.session.v1.ToolCall\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x12\n\nidempotent\x18\x03 \x01(\x08\"\x95\x01\n\x10ToolCallFinished\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0f\n\x07outcome\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06server\x18\x06 \x01(\t\"J\n\nCalledTool\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x16\n\x0eneeds_approval\x18\x03 \x01(\x08\"\x90\x01\n\nStepCalled\x12+\n\x07message\x18\x01 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12,\n\x05tools\x18\x03 \x03(\x0b\x32\x1d.parley.session.v1.CalledTool\"7\n\x0cStepFinished\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.parley.session.v1.Usage\"`\n\tTurnEnded\x12\x35\n\tcommitted\x18\x01 \x01(\x0b\x32 .parley.session.v1.TurnCommittedH\x00\x12\x11\n\x07\x66\x61ilure\x18\x02 \x01(\x0cH\x00\x42\t\n\x07outcome\"\x9b\x03\n\rTurnCommitted\x12\x13\n\x0bturn_number\x18\x01 \x01(\x03\x12\x37\n\x13session_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07message\x18\x03 \x01(\x0b\x32\x1a.parley.session.v1.Message\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.parley.session.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.parley.session.v1.Usage\x12\r\n\x05model\x18\x06 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32 .parley.session.v1.AnswerDetails\x12,\n\x07pending\x18\x08 \x03(\x0b\x32\x1b.parley.session.v1.ToolCall\x12>\n\x11unavailable_tools\x18\t \x03(\x0b\x32#.parley.session.v1.ToolsUnavailableb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'parley.session.v1.turn_even
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TURNEVENT']._serialized_start=156
-  _globals['_TURNEVENT']._serialized_end=755
-  _globals['_TURNBEGUN']._serialized_start=757
-  _globals['_TURNBEGUN']._serialized_end=875
-  _globals['_TURNRESUMED']._serialized_start=877
-  _globals['_TURNRESUMED']._serialized_end=890
-  _globals['_TOOLSLISTED']._serialized_start=892
-  _globals['_TOOLSLISTED']._serialized_end=920
-  _globals['_ANSWERDELTA']._serialized_start=923
-  _globals['_ANSWERDELTA']._serialized_end=1099
-  _globals['_TOOLCALLPIECE']._serialized_start=1102
-  _globals['_TOOLCALLPIECE']._serialized_end=1233
-  _globals['_TOOLCALLSTARTED']._serialized_start=1235
-  _globals['_TOOLCALLSTARTED']._serialized_end=1331
-  _globals['_TOOLCALLFINISHED']._serialized_start=1334
-  _globals['_TOOLCALLFINISHED']._serialized_end=1483
-  _globals['_STEPCALLED']._serialized_start=1485
-  _globals['_STEPCALLED']._serialized_end=1583
-  _globals['_STEPFINISHED']._serialized_start=1585
-  _globals['_STEPFINISHED']._serialized_end=1640
-  _globals['_TURNENDED']._serialized_start=1642
-  _globals['_TURNENDED']._serialized_end=1738
-  _globals['_TURNCOMMITTED']._serialized_start=1741
-  _globals['_TURNCOMMITTED']._serialized_end=2042
+  _globals['_TURNEVENT']._serialized_end=819
+  _globals['_TURNBEGUN']._serialized_start=821
+  _globals['_TURNBEGUN']._serialized_end=939
+  _globals['_TURNRESUMED']._serialized_start=941
+  _globals['_TURNRESUMED']._serialized_end=954
+  _globals['_TOOLSLISTED']._serialized_start=956
+  _globals['_TOOLSLISTED']._serialized_end=984
+  _globals['_ANSWERDELTA']._serialized_start=987
+  _globals['_ANSWERDELTA']._serialized_end=1163
+  _globals['_TOOLCALLPIECE']._serialized_start=1166
+  _globals['_TOOLCALLPIECE']._serialized_end=1297
+  _globals['_TOOLCALLSTARTED']._serialized_start=1299
+  _globals['_TOOLCALLSTARTED']._serialized_end=1395
+  _globals['_TOOLCALLFINISHED']._serialized_start=1398
+  _globals['_TOOLCALLFINISHED']._serialized_end=1547
+  _globals['_CALLEDTOOL']._serialized_start=1549
+  _globals['_CALLEDTOOL']._serialized_end=1623
+  _globals['_STEPCALLED']._serialized_start=1626
+  _globals['_STEPCALLED']._serialized_end=1770
+  _globals['_STEPFINISHED']._serialized_start=1772
+  _globals['_STEPFINISHED']._serialized_end=1827
+  _globals['_TURNENDED']._serialized_start=1829
+  _globals['_TURNENDED']._serialized_end=1925
+  _globals['_TURNCOMMITTED']._serialized_start=1928
+  _globals['_TURNCOMMITTED']._serialized_end=2339
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class TurnEvent(_message.Message):
     STEP_CALLED_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
     TOOLS_LISTED_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_TOOLS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. Where the event stands, `[0-9]{1,16}-[0-9]{1,16}`: WatchTurn goes on behind it. Ids of one turn grow."""
     step: _builtins.int
@@ -88,6 +89,10 @@ class TurnEvent(_message.Message):
     def tools_listed(self) -> Global___ToolsListed:
         """The tools that the turn's model is offered."""
 
+    @_builtins.property
+    def unavailable_tools(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolsUnavailable]:
+        """The tools that the gateway was without, as Turn.unavailable_tools: with the first call that is recorded by it."""
+
     def __init__(
         self,
         *,
@@ -104,10 +109,11 @@ class TurnEvent(_message.Message):
         step_called: Global___StepCalled | None = ...,
         resumed: Global___TurnResumed | None = ...,
         tools_listed: Global___ToolsListed | None = ...,
+        unavailable_tools: _abc.Iterable[_message_pb2.ToolsUnavailable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "resumed", b"resumed", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tools_listed", b"tools_listed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "resumed", b"resumed", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tools_listed", b"tools_listed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun", b"begun", "delta", b"delta", "ended", b"ended", "event", b"event", "id", b"id", "resumed", b"resumed", "step", b"step", "step_called", b"step_called", "step_finished", b"step_finished", "time", b"time", "tool_call_finished", b"tool_call_finished", "tool_call_started", b"tool_call_started", "tools_listed", b"tools_listed", "unavailable_tools", b"unavailable_tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["begun", "delta", "tool_call_started", "tool_call_finished", "step_finished", "ended", "step_called", "resumed", "tools_listed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
@@ -355,6 +361,36 @@ class ToolCallFinished(_message.Message):
 Global___ToolCallFinished: _TypeAlias = ToolCallFinished  # noqa: Y015
 
 @_typing.final
+class CalledTool(_message.Message):
+    """Which tool a call is of, as the gateway that asked the model had it: another gateway may not reach its server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """The call."""
+    server: _builtins.str
+    """As ToolCallStarted.server."""
+    needs_approval: _builtins.bool
+    """Whether the call waits for an approval."""
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        server: _builtins.str = ...,
+        needs_approval: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["needs_approval", b"needs_approval", "server", b"server", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalledTool: _TypeAlias = CalledTool  # noqa: Y015
+
+@_typing.final
 class StepCalled(_message.Message):
     """The model has asked for calls of tools."""
 
@@ -362,6 +398,7 @@ class StepCalled(_message.Message):
 
     MESSAGE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """The assistant's message, as the turn keeps it."""
@@ -370,15 +407,20 @@ class StepCalled(_message.Message):
     def usage(self) -> _message_pb2.Usage:
         """Tokens of the turn so far."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalledTool]:
+        """The tools that the gateway runs, of the message's calls."""
+
     def __init__(
         self,
         *,
         message: _message_pb2.Message | None = ...,
         usage: _message_pb2.Usage | None = ...,
+        tools: _abc.Iterable[Global___CalledTool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "tools", b"tools", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,6 +493,8 @@ class TurnCommitted(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_TOOLS_FIELD_NUMBER: _builtins.int
     turn_number: _builtins.int
     """Output only. The turn's number in the session."""
     finish_reason: _message_pb2.FinishReason.ValueType
@@ -473,6 +517,14 @@ class TurnCommitted(_message.Message):
     def details(self) -> _message_pb2.AnswerDetails:
         """What the provider said about the answer."""
 
+    @_builtins.property
+    def pending(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolCall]:
+        """The calls that wait for an approval."""
+
+    @_builtins.property
+    def unavailable_tools(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolsUnavailable]:
+        """As Turn.unavailable_tools."""
+
     def __init__(
         self,
         *,
@@ -483,10 +535,12 @@ class TurnCommitted(_message.Message):
         usage: _message_pb2.Usage | None = ...,
         model: _builtins.str = ...,
         details: _message_pb2.AnswerDetails | None = ...,
+        pending: _abc.Iterable[_message_pb2.ToolCall] | None = ...,
+        unavailable_tools: _abc.Iterable[_message_pb2.ToolsUnavailable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message", "session_expire_time", b"session_expire_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "finish_reason", b"finish_reason", "message", b"message", "model", b"model", "session_expire_time", b"session_expire_time", "turn_number", b"turn_number", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "finish_reason", b"finish_reason", "message", b"message", "model", b"model", "pending", b"pending", "session_expire_time", b"session_expire_time", "turn_number", b"turn_number", "unavailable_tools", b"unavailable_tools", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

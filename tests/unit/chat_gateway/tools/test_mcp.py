@@ -9,7 +9,7 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 
 from chat_gateway.model.errors import ToolServerUnavailable
-from chat_gateway.model.tools import ServerTools, ToolOutcome
+from chat_gateway.model.tools import ServerTools, ToolOutcome, ToolsUnavailable
 from servicekit.egress import EgressDenied
 from tests.servers.mcp_server import McpServerUnderTest, Recorder, default_tools
 from tests.servers.ports import free_port
@@ -72,10 +72,12 @@ async def test_lists_are_narrowed_and_what_is_missing_is_named(server: McpServer
             ServerTools("calc", allow=frozenset({"add", "fail", "gone"}), deny=frozenset({"fail"}))
         )
         assert [tool.name for tool in listed.tools] == ["add"]
-        assert [(one.server, one.reason) for one in listed.unavailable] == [("calc", "does not offer gone")]
-        listed = await room.listed(ServerTools("missing"), ServerTools("calc", allow=frozenset({"add"})))
-        assert [tool.name for tool in listed.tools] == ["add"]
-        assert [one.server for one in listed.unavailable] == ["missing"]
+        assert listed.unavailable == (ToolsUnavailable("calc", "does not offer gone", frozenset({"gone"})),)
+        missing = ServerTools("missing", allow=frozenset({"fail"}), deny=frozenset({"add"}))
+        listed = await room.listed(missing, ServerTools("calc", allow=frozenset({"add"})))
+        assert [(tool.name, tool.own_name) for tool in listed.tools] == [("add", "add")]
+        [lacking] = listed.unavailable
+        assert (lacking.server, lacking.only, lacking.denied) == ("missing", {"fail"}, {"add"})
         with pytest.raises(ToolServerUnavailable):
             await room.listed(ServerTools("missing", required=True))
 
