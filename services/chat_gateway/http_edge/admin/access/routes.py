@@ -18,11 +18,13 @@ from chat_gateway.http_edge.admin.access.schema import (
     to_api_key,
 )
 from chat_gateway.http_edge.admin.routing import VERB, Injected, Page, PageSize, PageToken, Project
+from chat_gateway.http_edge.admin.sessions.purges import purge_project
 from chat_gateway.http_edge.wire.auth import named_project
 from chat_gateway.http_edge.wire.times import to_duration
-from contract.fields import DEFAULT_PROJECT
+from contract.fields import DEFAULT_PROJECT, is_resource_id
+from contract.reasons import Reason
 from parley.config.v1 import access_service_pb2 as pb
-from servicekit.errors import InvalidArgument, Violation
+from servicekit.errors import InvalidArgument, ServiceError, Violation
 
 
 @post("/v1/projects", scope=OPERATOR)
@@ -43,9 +45,18 @@ async def list_projects(deps: Injected, page_size: PageSize = 0, page_token: Pag
 
 @delete("/v1/projects/{project_id:str}", scope=OPERATOR)
 async def delete_project(project_id: FromPath[str], deps: Injected) -> None:
-    """Deletes a project with everything in it; its audit log stays. `default` can't be deleted."""
+    """Deletes a project with everything in it; its audit log stays. `default` can't be deleted.
+
+    A repetition of a request that was not answered removes what is left of its sessions, and is 404.
+    """
     request = pb.DeleteProjectRequest(id=project_id)
-    await deps.config_svc.call(deps.stubs.access.DeleteProject, request)
+    try:
+        await deps.config_svc.call(deps.stubs.access.DeleteProject, request)
+    except ServiceError as error:
+        if error.reason == Reason.PROJECT_NOT_FOUND and is_resource_id(project_id):
+            await purge_project(deps, project_id)
+        raise
+    await purge_project(deps, project_id)
 
 
 @post("/v1/api_keys", scope=KEYS_ADMIN)

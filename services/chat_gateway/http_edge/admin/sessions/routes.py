@@ -1,6 +1,5 @@
 """/v1/sessions."""
 
-import asyncio
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -19,6 +18,7 @@ from chat_gateway.http_edge.admin.routing import (
     Project,
     UserId,
 )
+from chat_gateway.http_edge.admin.sessions.purges import purge
 from chat_gateway.http_edge.admin.sessions.schema import (
     ForkBody,
     PurgeBody,
@@ -32,9 +32,8 @@ from chat_gateway.http_edge.admin.sessions.schema import (
 from chat_gateway.http_edge.dependencies import Dependencies
 from chat_gateway.http_edge.wire.auth import acting_user
 from chat_gateway.http_edge.wire.times import proto_timestamp, to_duration
-from contract.reasons import Reason
 from parley.session.v1 import session_service_pb2 as pb
-from servicekit.errors import DeadlineExceeded, InvalidArgument, ServiceError, Violation
+from servicekit.errors import InvalidArgument, Violation
 
 _ORDERS = {"asc": pb.ORDER_OLDEST_FIRST, "desc": pb.ORDER_NEWEST_FIRST}
 
@@ -150,7 +149,7 @@ async def purge_sessions(data: JSONBody[PurgeBody], deps: Injected, project: Pro
         request.idle_longer_than.CopyFrom(to_duration(data.idle_longer_than, "idle_longer_than"))
     if not (request.agent_id or request.user_id or request.HasField("idle_longer_than")):
         raise InvalidArgument([Violation("", "one of agent_id, user_id and idle_longer_than is required")])
-    return Purged(deleted=await _purge(deps, request))
+    return Purged(deleted=await purge(deps, request))
 
 
 def sessions_router() -> Router:
@@ -158,27 +157,6 @@ def sessions_router() -> Router:
     reading = [list_sessions, get_session, list_messages]
     writing = [patch_session, delete_session, fork_session, purge_sessions]
     return Router("/", route_handlers=[*reading, *writing])
-
-
-async def _purge(deps: Dependencies, request: pb.DeleteSessionsRequest) -> int:
-    """Repeats the call until nothing is left: session_svc deletes as many per call as its deadline allows."""
-    deleted = 0
-    try:
-        async with asyncio.timeout(deps.settings.purge_timeout):
-            while True:
-                try:
-                    round_ = await deps.session_svc.call(deps.stubs.sessions.DeleteSessions, request)
-                except ServiceError as error:
-                    if error.reason != Reason.DEADLINE_EXCEEDED:
-                        raise
-                    continue
-                deleted += round_.deleted_count
-                if round_.deleted_count == 0:
-                    return deleted
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"{deleted} sessions were deleted and more remain: repeat the request", bound="purge_timeout"
-        ) from None
 
 
 async def _read(deps: Dependencies, project: str, session_id: str, user: str | None) -> pb.Session:
