@@ -7,15 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from access.caller import Caller, CallerLimits
+from access.caller import ANONYMOUS, Caller, CallerLimits
 from chat_gateway.limits import turn_limits
 from chat_gateway.metrics import PickupMetrics
 from chat_gateway.model.background import ClaimedTurn, NothingClaimed, ResumableTurn
+from chat_gateway.model.not_found import AgentNotFound
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.pickup import Pickups, PickupTimes
+from servicekit.errors import Code
 from servicekit.supervision import cancel_and_wait
+from tests.doubles.chat_gateway.sessions import remote
 from tests.unit.chat_gateway.world import World, asks, make_config
 
 TURN = ClaimedTurn(Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1)), None)
@@ -128,3 +132,25 @@ async def test_a_turn_counts_in_the_limits_of_its_own_caller() -> None:
             await asyncio.sleep(0.01)
     assert world.sessions.limits == [turn_limits(caller, make_config())]
     assert world.sessions.limits[0]
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+async def test_a_gateway_that_cannot_go_on_with_a_turn_leaves_it_to_others_for_a_while(handed_over: bool) -> None:
+    """Otherwise it would come back at once, again and again."""
+    world = World()
+    claims = HoldingClaims()
+    world.aborts._claims = claims  # type: ignore[assignment]
+    world.sessions.begin_errors = [remote("SESSION_BUSY", Code.ABORTED) if handed_over else AgentNotFound("hello")]
+    lease = replace(TURN.lease, journaled=True, goes_on=True)
+    turn = ResumableTurn(asks(session_id="s"), ANONYMOUS, 1, b"", datetime.now(UTC))
+    async with following(claims, world, hold=10.0, interval=3600.0, min_pause=0.0) as pickups, asyncio.timeout(60):
+        claims.now.append(ClaimedTurn(lease, turn))
+        pickups.wake()
+        while world.sessions.begin_errors or pickups._running:
+            await asyncio.sleep(0.01)
+        asked = len(claims.holds)
+        claims.now.append(TURN)
+        pickups.wake()
+        await settled()
+        assert (len(claims.holds) == asked) is handed_over
+        assert len(claims.now) == handed_over
