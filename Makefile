@@ -47,8 +47,8 @@ test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a 
 
 # Most of it computes: each worker more would import and collect all of it once more, and then wait for a core.
 test-fast: WORKERS = 3
-test-fast: $(INSTALLED) ## Run what needs no servers, in about two minutes: units, and contracts on in-process doubles
-	$(BIN)/python -m pytest $(PARALLEL) -m "not servers and not timing" $(ARGS) tests/unit tests/contract
+test-fast: $(INSTALLED) ## Run units, and contracts on in-process doubles, in less than a minute: no servers, processes or long waits
+	$(BIN)/python -m pytest $(PARALLEL) -m "not servers and not timing and not slow" $(ARGS) tests/unit tests/contract
 
 # What the tests of clients use has an environment of its own: no version in it is bound by Parley's, nor binds one.
 $(CLIENTS_INSTALLED): $(CLIENTS)/requirements.txt $(CLIENTS)/package-lock.json

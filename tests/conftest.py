@@ -5,6 +5,7 @@ import gc
 import os
 import secrets
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -131,6 +132,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run on this machine")
         for name, why in sorted(missed.items()):
             terminalreporter.write_line(f"{name}: {why}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_processes_without_slow_tests(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Let no test start a process in a run without slow tests: the mark is missing."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("this test starts a process and is not marked `slow`")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "not slow" in pytestconfig.option.markexpr:
+            patch.setattr(subprocess.Popen, "__init__", refuse)
+        yield
 
 
 @pytest.fixture(scope="session")

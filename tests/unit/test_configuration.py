@@ -37,6 +37,7 @@ def fields() -> Iterator[tuple[type[EnvironmentSettings], str, str]]:
             yield settings, name, variable
 
 
+@pytest.mark.slow
 def test_the_page_is_current() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs/generate.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

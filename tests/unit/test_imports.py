@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 NEVER = {"alembic", "httpx", "jwt", "typer", "parley_cli"}
 """Migrations, tokens until they are configured, the CLI.
 

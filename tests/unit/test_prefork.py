@@ -3,8 +3,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.servers.prefork import PreforkedChild, PreforkServer
 from tests.servers.processes import clean_environment, wait_until_ended
+
+pytestmark = pytest.mark.slow
 
 PATIENCE = 60.0
 SETTINGS = clean_environment({"PARLEY_SESSION_REDIS_URL": "redis://127.0.0.1:1"})

@@ -11,7 +11,7 @@ from tests.contract.session_svc.bench import LIMITS, Bench, memory_bench, redis_
 FULL = replace(LIMITS, turns_per_session=3, when_full=WhenFull.REFUSE)
 
 
-@pytest.mark.parametrize("adapter", ["memory", "redis"])
+@pytest.mark.parametrize("adapter", ["memory", pytest.param("redis", marks=pytest.mark.servers)])
 async def test_a_full_session_refuses_where_it_is_told_to(adapter: str, request: pytest.FixtureRequest) -> None:
     if adapter == "memory":
         await _fill_up(memory_bench(FULL))

@@ -63,6 +63,7 @@ def test_ratios_are_those_of_each_round_and_one_idle_rate_is_taken_off_of_both()
     assert "0.500 .. 2.000" in instructions.table(found)
 
 
+@pytest.mark.slow
 def test_without_valgrind_the_comparison_says_what_to_install_and_ends_with_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "HEAD", "--instructions"],
@@ -100,6 +101,7 @@ def work(process: subprocess.Popen[str], rounds: int) -> None:
     assert process.stdout.readline().strip().isdigit()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="counts by valgrind, which is not installed")
 def test_twice_the_work_is_the_same_number_of_instructions_more_in_each_run(tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -81,6 +81,7 @@ async def test_a_silent_peer_costs_the_deadline_and_then_has_another_stream() ->
         assert await calls.call(ECHO, *asking())
 
 
+@pytest.mark.slow
 async def test_a_deadline_of_one_call_leaves_the_others_their_stream() -> None:
     async with serving() as server, calling(server) as calls:
         server.silent = True

@@ -100,6 +100,7 @@ async def test_a_task_that_runs_is_not_notified_of(receiver: Receiver) -> None:
     assert receiver.received == []
 
 
+@pytest.mark.slow
 async def test_a_receiver_that_is_silent_or_gone_has_its_tries(receiver: Receiver) -> None:
     silent = asyncio.Event()
 

@@ -191,6 +191,7 @@ async def test_a_timeout_names_its_bound(short: Short, model: MockModel, behavio
     assert caught.value.metadata["bound"] == bound
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_not_blamed_on_the_provider(short: Short) -> None:
     async def slow(delta: Delta) -> None:
         await asyncio.sleep(3.2)
@@ -200,6 +201,7 @@ async def test_a_slow_reader_is_not_blamed_on_the_provider(short: Short) -> None
     assert answer.message.content == "echo:1:x"
 
 
+@pytest.mark.slow
 async def test_a_silence_is_counted_from_the_last_piece(short: Short, model: MockModel) -> None:
     model.script(Behaviour(text="one two three four five six seven eight", chunk_delay=0.5))
     begin = time.monotonic()
@@ -322,6 +324,7 @@ def event(delta: bytes, finish: bytes = b"null") -> bytes:
     return b'data: {"choices": [{"delta": %b, "finish_reason": %b}]}\n\n' % (delta, finish)
 
 
+@pytest.mark.slow
 async def test_reasoning_is_a_sign_of_life() -> None:
     """Whatever of a model ends the wait for its first token; from then on its silences count."""
     server = Server(STREAM + event(b'{"reasoning": "hm"}') + LATER * 55 + event(b'{"content": "ok"}', b'"stop"') + DONE)

@@ -31,6 +31,7 @@ def test_a_wrong_variable_is_one_line_with_its_name(
     assert line.startswith(complaint)
 
 
+@pytest.mark.slow
 def test_a_process_with_a_wrong_variable_says_so_and_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "chat_gateway"],

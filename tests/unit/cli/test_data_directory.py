@@ -21,6 +21,7 @@ with DataDirectory(Path(sys.argv[1])).owned():
 """
 
 
+@pytest.mark.slow
 def test_two_owners_are_refused_and_the_first_is_named(tmp_path: Path) -> None:
     data = DataDirectory(tmp_path / "data")
     command = [sys.executable, "-c", HOLDER, str(data.path)]

@@ -60,6 +60,7 @@ def test_cut_in_mid_stream(model) -> None:
         httpx.post(f"{model.url}/chat/completions", json=body)
 
 
+@pytest.mark.slow
 async def test_held_request_answers_after_release(model) -> None:
     model.script(Behaviour(hold=True))
     async with openai.AsyncOpenAI(base_url=model.url, api_key="none", max_retries=0) as client:

@@ -47,6 +47,7 @@ def test_a_pipe_gets_a_line_for_each_stage() -> None:
     assert "\x1b" not in out.getvalue()
 
 
+@pytest.mark.slow
 def test_status_on_a_terminal_is_a_table_that_is_redrawn(tmp_path: Path) -> None:
     part = Here(tmp_path)
     part.launch()

@@ -117,6 +117,7 @@ def test_a_terminal_obeys_nothing_that_others_wrote(
     assert "52;c;cm0gLXJm" in shown.replace("\r\n", "")
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_what_was_written(evil: Server) -> None:
     assert EVIL in program("chat", "evil", "hi")[1]
     assert EVIL[:5] in program("agents", "list")[1]
@@ -125,6 +126,7 @@ def test_a_pipe_gets_what_was_written(evil: Server) -> None:
     assert (code, SAFE in shown) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("agents", "list"), ("-h",), ("agents", "get", "none"), ("top",)], ids=" ".join)
 def test_no_color_is_none(evil: Server, command: tuple[str, ...]) -> None:
     if command == ("top",):
@@ -133,16 +135,19 @@ def test_no_color_is_none(evil: Server, command: tuple[str, ...]) -> None:
     assert "\x1b[" not in on_a_terminal(*command, env={"NO_COLOR": "1"})[1]
 
 
+@pytest.mark.slow
 def test_without_no_color_there_is_some(evil: Server) -> None:
     assert "\x1b[" in on_a_terminal("agents", "list", env={"NO_COLOR": ""})[1]
 
 
+@pytest.mark.slow
 def test_top_into_a_pipe_prints_once(server: Server) -> None:
     code, out, err = program("top", "--interval", "0.2")
     assert (code, err) == (0, "")
     assert "0 of 1" in out
 
 
+@pytest.mark.slow
 def test_what_is_deleted_on_a_terminal_is_asked_about(server: Server) -> None:
     server.answers["DELETE /v1/agents/support"] = (204, None)
     server.answers["DELETE /v1/sessions/s-1"] = (204, None)
@@ -159,6 +164,7 @@ def test_what_is_deleted_on_a_terminal_is_asked_about(server: Server) -> None:
     assert len(server.asked) == 5
 
 
+@pytest.mark.slow
 def test_version_and_completion() -> None:
     code, out, _ = program("--version")
     assert code == 0
@@ -169,6 +175,7 @@ def test_version_and_completion() -> None:
         assert "_PARLEY_COMPLETE" in out
 
 
+@pytest.mark.slow
 def test_agents_are_completed(server: Server) -> None:
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": [{"id": "support"}, {"id": "sales"}]})
     asked = {"_PARLEY_COMPLETE": "complete_bash", "COMP_WORDS": "parley chat su", "COMP_CWORD": "2"}
@@ -203,6 +210,7 @@ def test_an_environment_that_can_not_be_used(
     assert complaint in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "shell", "complaint"),
     [
@@ -237,6 +245,7 @@ def test_what_goes_wrong_is_one_line(
     assert complaint in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_one_line(server: Server) -> None:
     rows = [{"id": f"a{number}", "name": "x" * 1000} for number in range(100)]
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": rows})
@@ -245,6 +254,7 @@ def test_a_reader_that_leaves_is_one_line(server: Server) -> None:
         assert (code, err) == (1, "parley: standard output was closed by its reader\n")
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_gets_everything_in_ascii(server: Server) -> None:
     server.answers["POST /v1/chat/completions"] = (200, sse(piece("Grüße \ud83d\ude00 \ud800")))
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": [AGENT | {"name": "Grüße"}]})
@@ -254,6 +264,7 @@ def test_an_ascii_terminal_gets_everything_in_ascii(server: Server) -> None:
     assert (code, "Gr\\xfc\\xdfe" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_text_that_is_not_utf_8_is_not_sent(server: Server) -> None:
     for arguments in ([b"chat", b"hello", b"a\xff"], [b"agents", b"get", b"a\xff"]):
         command = [*(part.encode() for part in PARLEY), *arguments]
@@ -261,6 +272,7 @@ def test_text_that_is_not_utf_8_is_not_sent(server: Server) -> None:
         assert (done.returncode, done.stderr) == (1, b"parley: text that is not UTF-8 can't be sent\n")
 
 
+@pytest.mark.slow
 def test_an_interruption_is_one_line(server: Server) -> None:
     server.hold = threading.Event()
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": []})

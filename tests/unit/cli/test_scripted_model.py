@@ -78,6 +78,7 @@ def test_what_is_no_chat_completion_is_refused(model: ScriptedModel) -> None:
         assert http.get("/elsewhere").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_sample_tool_server_has_tools_that_work() -> None:
     async def use() -> None:
         command = StdioServerParameters(command=sys.executable, args=[str(tool_server_file())], cwd="/")

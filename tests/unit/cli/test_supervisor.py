@@ -9,6 +9,8 @@ from parley_cli.errors import ChildDied, NotReady, PortTaken
 from parley_cli.processes.child import Child
 from parley_cli.processes.supervisor import MAX_RESTARTS, RESTART_WINDOW_SECONDS, Restarter, Supervisor
 
+pytestmark = pytest.mark.slow
+
 OBEDIENT = (
     "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
 )

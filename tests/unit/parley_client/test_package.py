@@ -46,6 +46,7 @@ def needed(names: list[str]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_wheel_needs_what_it_declares_and_nothing_else(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path)
@@ -68,6 +69,7 @@ print(parley_client.__file__, len({{name.partition(".")[0] for name in sys.modul
     assert done.stdout.split() == [str(tmp_path / "parley_client" / "__init__.py"), "0"]
 
 
+@pytest.mark.slow
 def test_the_wheel_has_all_stubs_and_their_types(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if ".dist-info" not in name}
@@ -76,6 +78,7 @@ def test_the_wheel_has_all_stubs_and_their_types(wheel: Path) -> None:
     assert names == {str(file.relative_to(libs)) for file in files if "__pycache__" not in file.parts}
 
 
+@pytest.mark.slow
 def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(build("sdist", SOURCE, tmp_path)) as opened:
         opened.extractall(tmp_path, filter="data")

@@ -56,6 +56,7 @@ async def test_no_path_ends_the_server(path: bytes) -> None:
         assert await says(peer) == "hi"
 
 
+@pytest.mark.slow
 async def test_a_call_whose_request_does_not_come_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_calls.BoundedCalls.__init__, "__kwdefaults__", {"request_seconds": 2.0})
     async with echoing() as peer:
@@ -68,6 +69,7 @@ async def test_a_call_whose_request_does_not_come_ends(monkeypatch: pytest.Monke
         assert peer.calls("Echo", "DEADLINE_EXCEEDED") == 1
 
 
+@pytest.mark.slow
 async def test_calls_that_wait_for_their_requests_leave_room_for_others() -> None:
     async with echoing(settings=ServiceSettings(max_concurrent_rpcs=16, drain_timeout=0.1)) as peer:
         with frames.Connection(peer.server.port) as connection:
@@ -113,6 +115,7 @@ class Memory:
         self.places += 1
 
 
+@pytest.mark.slow
 async def test_large_requests_that_come_slowly_are_few_and_small_ones_pass_them() -> None:
     large = LargeRequests(Memory(8), arriving=4)
     async with echoing(large=large) as peer:
@@ -190,6 +193,7 @@ async def test_what_anybody_may_open_for_ever_is_bounded(path: bytes) -> None:
         assert await says(peer) == "hi"
 
 
+@pytest.mark.slow
 async def test_connections_are_bounded_and_those_that_say_nothing_end(monkeypatch: pytest.MonkeyPatch) -> None:
     options = tuple(
         (name, 2000 if name == "grpc.server_handshake_timeout_ms" else value) for name, value in server._SERVER_OPTIONS

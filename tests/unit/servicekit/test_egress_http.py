@@ -232,6 +232,7 @@ async def test_a_body_is_read_up_to_its_bound(stack: AsyncExitStack) -> None:
             await read_bounded(response, 299_999)
 
 
+@pytest.mark.slow
 async def test_a_host_that_answers_nothing_leaves_the_others_their_connections(stack: AsyncExitStack) -> None:
     connected = asyncio.Semaphore(0)
 

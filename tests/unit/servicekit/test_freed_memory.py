@@ -23,6 +23,7 @@ print(resident().rss - before)
 """
 
 
+@pytest.mark.slow
 def test_large_blocks_are_given_back_when_they_are_freed() -> None:
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
     assert int(ran.stdout) < 24 * 1024 * 1024

@@ -62,6 +62,7 @@ def run(prefix: str, environment: dict[str, str]) -> subprocess.CompletedProcess
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
+@pytest.mark.slow
 async def test_the_check_exits_with_what_the_service_says(start: Start) -> None:
     settings = settings_with_health_port()
     environment = {"PARLEY_TEST_HEALTH_PORT": str(settings.health_port), "PARLEY_TEST_GRPC_PORT": "1"}
@@ -72,6 +73,7 @@ async def test_the_check_exits_with_what_the_service_says(start: Start) -> None:
     assert (said.returncode, said.stderr) == (1, "NOT_SERVING\n")
 
 
+@pytest.mark.slow
 def test_the_check_fails_when_nobody_answers() -> None:
     port = free_port()
     said = run("PARLEY_TEST_", {"PARLEY_TEST_GRPC_PORT": str(port)})

@@ -184,6 +184,7 @@ async def test_calls_beyond_the_bound_are_refused_not_queued(start: Start) -> No
     assert [outcome for outcome in outcomes if not isinstance(outcome, Exception)] == [HELLO, HELLO]
 
 
+@pytest.mark.slow
 async def test_the_deadline_reaches_the_server_and_ends_the_call(start: Start) -> None:
     left: list[float | None] = []
     ended = asyncio.Event()

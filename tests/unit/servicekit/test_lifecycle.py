@@ -43,6 +43,7 @@ def ending(child: subprocess.Popen[str]) -> tuple[int, str, str]:
     return child.returncode, out, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_in_good_order(number: signal.Signals) -> None:
     with process("serves") as child:
@@ -53,6 +54,7 @@ def test_a_signal_ends_the_service_in_good_order(number: signal.Signals) -> None
         assert ending(child) == (0, "left\n", "")
 
 
+@pytest.mark.slow
 def test_the_ready_line_is_printed_at_any_log_level_and_format() -> None:
     with process("serves", LOG_LEVEL="error", LOG_FORMAT="console") as child:
         assert json.loads(first_line(child))["event"] == "ready"
@@ -60,6 +62,7 @@ def test_the_ready_line_is_printed_at_any_log_level_and_format() -> None:
         assert ending(child)[0] == 0
 
 
+@pytest.mark.slow
 def test_repeated_signals_do_no_harm() -> None:
     with process("serves") as child:
         first_line(child)
@@ -68,6 +71,7 @@ def test_repeated_signals_do_no_harm() -> None:
         assert ending(child)[:2] == (0, "left\n")
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_process_exits_changes_nothing() -> None:
     with process("is signalled while exiting") as child:
         first_line(child)
@@ -75,6 +79,7 @@ def test_a_signal_while_the_process_exits_changes_nothing() -> None:
         assert ending(child) == (0, "left\n", "")
 
 
+@pytest.mark.slow
 def test_a_signal_during_a_start_that_hangs_ends_it() -> None:
     with process("hangs at start") as child:
         assert first_line(child) == "hanging\n"
@@ -82,6 +87,7 @@ def test_a_signal_during_a_start_that_hangs_ends_it() -> None:
         assert ending(child) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_dead_background_task_ends_the_process_with_1() -> None:
     with process("task dies") as child:
         code, out, err = ending(child)
@@ -90,6 +96,7 @@ def test_a_dead_background_task_ends_the_process_with_1() -> None:
     assert "the feed is gone" in json.loads(err.splitlines()[-2])["exception"]
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_one_line_and_1(taken_port: int) -> None:
     with process("serves", GRPC_PORT=str(taken_port)) as child:
         assert ending(child) == (
@@ -99,11 +106,13 @@ def test_a_taken_port_is_one_line_and_1(taken_port: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_service_error_at_start_is_one_line_and_1() -> None:
     with process("peer away") as child:
         assert ending(child) == (1, "", "__main__: cannot start: postgres is unavailable\n")
 
 
+@pytest.mark.slow
 def test_an_open_door_is_one_line_and_1() -> None:
     with process("serves", HOST="0.0.0.0") as child:
         code, _, err = ending(child)
@@ -112,6 +121,7 @@ def test_an_open_door_is_one_line_and_1() -> None:
     assert "HOST: '0.0.0.0' is reachable from other machines while authentication is off" in err
 
 
+@pytest.mark.slow
 def test_wrong_settings_are_a_line_for_each_variable() -> None:
     with process("serves", GRPC_PORT="fifty", DRAIN_TIMEOUT="-1") as child:
         code, _, err = ending(child)
@@ -121,6 +131,7 @@ def test_wrong_settings_are_a_line_for_each_variable() -> None:
     assert second.startswith("__main__: cannot start: PARLEY_DRAIN_TIMEOUT: ")
 
 
+@pytest.mark.slow
 def test_a_bug_at_start_is_logged_with_its_traceback_and_1() -> None:
     with process("bug") as child:
         code, _, err = ending(child)
@@ -130,6 +141,7 @@ def test_a_bug_at_start_is_logged_with_its_traceback_and_1() -> None:
     assert last == "__main__: cannot start: KeyError"
 
 
+@pytest.mark.slow
 def test_an_end_that_hangs_is_cut_off_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     with process("hangs at the end", DRAIN_TIMEOUT="0") as child:
         first_line(child)

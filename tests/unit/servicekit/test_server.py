@@ -166,6 +166,7 @@ async def test_who_watches_the_health_hears_of_the_drain(start: Start, connect: 
     assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
 async def test_calls_are_served_on_while_a_drain_gives_notice(start: Start, connect: Connect) -> None:
     async def echo(request: StringValue, _: Any) -> StringValue:
         return request

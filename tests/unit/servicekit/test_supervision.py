@@ -135,6 +135,7 @@ async def test_a_fault_on_the_way_out_does_not_keep_it_from_ending() -> None:
 
 
 async def test_those_without_an_owner_that_notices_are_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(supervise.__kwdefaults__, "pause_seconds", 0.01)
     dial, seeds = parse_redis_url("redis://127.0.0.1:1/0"), parse_redis_url("redis+cluster://127.0.0.1:1")
     assert isinstance(seeds, list)
     assert not isinstance(dial, list)

@@ -14,6 +14,7 @@ from tests.unit.session_svc.fake_redis import FakeNode
 SUBSCRIBED = "*3\r\n$9\r\nsubscribe\r\n$1\r\nw\r\n:1"
 
 
+@pytest.mark.slow
 async def test_a_channel_that_falls_silent_is_made_again_and_whoever_waits_is_woken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

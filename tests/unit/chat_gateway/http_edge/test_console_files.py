@@ -26,6 +26,7 @@ def test_all_of_it_is_small() -> None:
     assert {path.name: lines for path in OWN if (lines := path.read_text().count("\n")) > MAX_LINES} == {}
 
 
+@pytest.mark.slow
 def test_libraries_are_the_ones_that_are_pinned_and_say_their_licence() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / ".ci/vendor_console.py", "--check"], capture_output=True, text=True, timeout=60

@@ -106,6 +106,7 @@ async def test_a_wide_answer_is_refused_before_it_is_read(
         assert f"more than {MAX_VALUES} values" in got.text
 
 
+@pytest.mark.slow
 async def test_a_flood_of_notifications_outside_a_call_is_read_slowly(server: RawServer, room: Room) -> None:
     written, opened = 0, asyncio.Event()
     message = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 200}}
@@ -136,6 +137,7 @@ async def test_a_flood_of_notifications_outside_a_call_is_read_slowly(server: Ra
     assert server.methods().count("tools/list") <= len(calls) + 2
 
 
+@pytest.mark.slow
 async def test_a_stream_of_notifications_that_ends_at_once_is_not_asked_for_again_and_again(
     server: RawServer, room: Room
 ) -> None:

@@ -86,7 +86,7 @@ async def test_a_hanging_call_is_cut_and_cancelled_at_the_server(server: McpServ
     async with opened_room() as room:
         room.put("calc", server.url)
         await room.listed(ServerTools("calc"))
-        for seconds in (3.0, 10.0, 40.0):  # on a busy machine it may be cut before it has begun at the server
+        for seconds in (0.3, 1.0, 4.0, 40.0):  # on a busy machine it may be cut before it has begun at the server
             result = await room.call("calc", "hang", seconds=seconds)
             assert result.outcome is ToolOutcome.TIMEOUT
             if any(one.tool == "hang" for one in server.recorder.calls):

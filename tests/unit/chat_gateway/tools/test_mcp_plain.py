@@ -92,7 +92,7 @@ async def test_real_servers_of_both_eras_answer(server: McpServerUnderTest) -> N
 async def test_a_hanging_call_is_cut_and_cancelled_at_the_server(server: McpServerUnderTest) -> None:
     async with opened_room(list_ttl=3600) as room:
         await warmed(room, server, "hang")
-        for seconds in (3.0, 10.0, 40.0):  # on a busy machine it may be cut before it has begun at the server
+        for seconds in (0.3, 1.0, 4.0, 40.0):  # on a busy machine it may be cut before it has begun at the server
             got = await room.call("calc", "hang", seconds=seconds)
             assert got.outcome is ToolOutcome.TIMEOUT
             if any(one.tool == "hang" for one in server.recorder.calls):

@@ -47,6 +47,7 @@ async def call(room: Room, tool: str, arguments: str = "{}", server: str = "own"
         return await box.call(tool, arguments, call_id="c")
 
 
+@pytest.mark.slow
 async def test_a_command_is_run_used_started_again_and_ended(tmp_path: Path) -> None:
     (tmp_path / "_operator").mkdir()
     (tmp_path / "_operator" / "token").write_text(SECRET)
@@ -81,6 +82,7 @@ async def test_a_command_is_run_used_started_again_and_ended(tmp_path: Path) -> 
     assert SECRET not in json.dumps(before, default=str)
 
 
+@pytest.mark.slow
 async def test_a_line_that_is_too_long_ends_the_command() -> None:
     async with opened_room(connect_timeout=30, operators={"own": command()}, list_ttl=3600) as room:
         got = await call(room, "big", '{"size": 11000000}')
@@ -88,6 +90,7 @@ async def test_a_line_that_is_too_long_ends_the_command() -> None:
         assert (await call(room, "add", '{"a": 1, "b": 2}')).text == "3"
 
 
+@pytest.mark.slow
 async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
     script = tmp_path / "deaf.sh"
     script.write_text("#!/bin/sh\ntrap '' TERM\nsleep 600 &\necho $! > child\nwhile :; do sleep 1; done\n")
@@ -100,6 +103,7 @@ async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Pat
     await until_ended(child)
 
 
+@pytest.mark.slow
 async def test_a_command_that_ends_at_once_is_started_with_pauses(tmp_path: Path) -> None:
     server = OperatorToolServer(command="/bin/sh", args=("-c", f"echo x >> {tmp_path}/starts; echo no JSON; exit 1"))
     async with opened_room(operators={"own": server}) as room:
@@ -181,6 +185,7 @@ def test_wrong_settings_are_named_at_start(servers: dict[str, Any], complaint: s
         GatewaySettings()
 
 
+@pytest.mark.slow
 async def test_the_group_is_killed_when_the_gateway_is_stopped(tmp_path: Path) -> None:
     async with opened_room(connect_timeout=30, operators={"own": command()}) as room:
         pid = int((await call(room, "process")).text.split()[0])
