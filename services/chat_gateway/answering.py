@@ -15,6 +15,7 @@ from chat_gateway.leases import HeldLease
 from chat_gateway.model.agent_config import AgentConfig
 from chat_gateway.model.errors import AgentDepthExceeded
 from chat_gateway.model.journal import TurnBegun
+from chat_gateway.model.pairing import continues
 from chat_gateway.model.stored_turn import Begun
 from chat_gateway.model.tools import TurnResumed
 from chat_gateway.model.turn import Answer, OnDelta, TurnRequest, TurnStarted
@@ -114,6 +115,7 @@ class Answering:
             steps=turn.steps,
             sink=turn.sink,
             hand_over=partial(self._hand_over, turn, begun, 1),
+            goes_on_with=_goes_on_with(turn, begun),
             calls=self._call_metrics,
         )
         if begun.awaiting or turn.request.approvals:
@@ -131,17 +133,34 @@ class Answering:
             raise AgentDepthExceeded(agent_id, MAX_AGENT_DEPTH)
         config = await self._configs.current(turn.request.project, agent_id)
         agent = self._instances.get(config)
-        context = replace(context, toolbox=None, hand_over=partial(self._hand_over, turn, begun, depth + 1))
+        context = replace(
+            context,
+            toolbox=None,
+            hand_over=partial(self._hand_over, turn, begun, depth + 1),
+            handed_to=(*context.handed_to, agent_id),
+            goes_on_with=context.goes_on_with[1:] if context.goes_on_with[:1] == (agent_id,) else (),
+        )
         if not has_gateway_tools(config):
-            return await agent.respond(context, on_delta)
-        async with self._opened_tools(turn, config, begun) as toolbox:
-            return await agent.respond(replace(context, toolbox=toolbox), on_delta)
+            answer = await agent.respond(context, on_delta)
+        else:
+            async with self._opened_tools(turn, config, begun) as toolbox:
+                answer = await agent.respond(replace(context, toolbox=toolbox), on_delta)
+        return replace(answer, handed_to=(agent_id, *answer.handed_to))
 
     def _opened_tools(
         self, turn: StartedTurn, config: AgentConfig, begun: Begun
     ) -> AbstractAsyncContextManager[Toolbox]:
         caller = ToolCaller(config.project, turn.request.user_id, begun.session_id, turn.turn_id, user_token())
         return self._tools.open(config, caller, begun.metadata, turn.called_by)
+
+
+def _goes_on_with(turn: StartedTurn, begun: Begun) -> tuple[str, ...]:
+    """Returns the agents that made the calls with which the turn continues."""
+    if turn.steps.count:
+        return turn.steps.handed_to
+    if not begun.handed_to:
+        return ()
+    return begun.handed_to if turn.request.approvals or continues(turn.request.messages) else ()
 
 
 def _started(turn: StartedTurn, begun: Begun, config: AgentConfig) -> TurnStarted:

@@ -34,6 +34,7 @@ def turn_to_store(turn: StartedTurn, revision: int, begun: Begun, answer: Answer
         end_time=datetime.now(UTC) if request.notes else None,
         listed=answer.listed,
         unavailable=answer.unavailable,
+        handed_to=answer.handed_to,
     )
 
 

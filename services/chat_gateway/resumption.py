@@ -71,6 +71,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
     runs: list[ToolRun] = []
     count, usage = 0, NO_USAGE
     called: tuple[CalledTool, ...] = ()
+    handed_to: tuple[str, ...] = ()
     unavailable: tuple[ToolsUnavailable, ...] = ()
     listed: ToolsListed | None = None
     for entry in entries:
@@ -80,6 +81,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
                 step, results, started = entry.message, {}, {}
                 count, usage, called = entry.step, entry.usage, entry.tools
                 unavailable = merged_unavailable(unavailable, entry.unavailable)
+                handed_to = entry.handed_to
             case CallStarted():
                 started[entry.call_id] = entry
                 unavailable = merged_unavailable(unavailable, entry.unavailable)
@@ -94,7 +96,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
                 listed = entry
     done += _of_step(step, results)
     unrecorded = frozenset(started.keys() - results.keys())
-    return Steps(tuple(done), count, usage, tuple(runs), unrecorded, listed, called, unavailable)
+    return Steps(tuple(done), count, usage, tuple(runs), unrecorded, listed, called, unavailable, handed_to)
 
 
 def _of_step(step: Message | None, results: dict[str, Message]) -> list[Message]:

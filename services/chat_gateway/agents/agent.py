@@ -36,6 +36,12 @@ class TurnContext:
     sink: StepSink | None = None
     hand_over: HandOver | None = None
     """None in a preview, which does not call the model."""
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the turn was handed over so far."""
+    goes_on_with: tuple[str, ...] = ()
+    """The agents to which an earlier attempt of the turn was handed over from here, or the turn whose calls it brings
+    approvals or results of. Those calls are theirs: no other agents can go on with them.
+    """
     calls: CallMetrics | None = None
     """Counts calls of a template's functions."""
 

@@ -35,12 +35,14 @@ class StepEvents:
         callers: Collection[str],
         steps: Steps,
         unavailable: tuple[ToolsUnavailable, ...] = (),
+        handed_to: tuple[str, ...] = (),
     ) -> None:
         self._on_delta = on_delta
         self._sink = sink
         self._callers = callers
         self._unavailable = unavailable
         """The tools that this gateway is without: recorded once."""
+        self._handed_to = handed_to
         self._one_at_a_time = asyncio.Lock()
         texts = [message for message in steps.messages if not message.tool_call_id]
         self._said = {
@@ -108,7 +110,9 @@ class StepEvents:
     async def called(self, step: int, message: Message, usage: Usage, tools: tuple[CalledTool, ...]) -> None:
         """The model has requested calls, of these tools."""
         if self._sink is not None:
-            await self._sink.step_called(StepCalled(step, message, usage, tools, self._first_unavailable()))
+            await self._sink.step_called(
+                StepCalled(step, message, usage, tools, self._first_unavailable(), self._handed_to)
+            )
 
     async def finished(self, steps: Steps) -> None:
         """All calls of a step have their results, and another step follows."""

@@ -96,7 +96,9 @@ class _Loop:
         said_by_caller = "parallel_tool_calls" in call.extra
         self._call = replace(call, parallel_tool_calls=None if said_by_caller else self._policy.parallel_tool_calls)
         self._steps = context.steps
-        self._events = StepEvents(on_delta, context.sink, offer.callers, context.steps, offer.unavailable)
+        self._events = StepEvents(
+            on_delta, context.sink, offer.callers, context.steps, offer.unavailable, context.handed_to
+        )
         self._runs = list(context.steps.runs)
         self._repeats: dict[tuple[str, str], int] = {}
         self._uncounted: list[Sequence[ToolCall]] = []

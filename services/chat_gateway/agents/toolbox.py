@@ -96,6 +96,8 @@ class Steps:
     """The tools of the last step's calls."""
     unavailable: tuple[ToolsUnavailable, ...] = ()
     """The tools that the turn was without so far."""
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the turn was handed over, one after the other."""
 
 
 NO_STEPS = Steps()

@@ -70,6 +70,7 @@ def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, *, goe
         full_turns=session.turn_count if response.full else 0,
         part_bytes=session.part_bytes,
         awaiting=awaiting,
+        handed_to=tuple(newest.handed_to) if newest is not None else (),
         awaiting_servers={run.tool_call_id: run.server for run in newest.tool_runs} if newest and awaiting else {},
         begun_calls=tuple(response.begun_call_ids),
     )

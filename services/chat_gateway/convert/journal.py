@@ -69,6 +69,7 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
         case StepCalled():
             out.step = entry.step
             out.unavailable_tools.extend(unavailable_to_proto(entry.unavailable))
+            out.step_called.handed_to.extend(entry.handed_to)
             for tool in entry.tools:
                 out.step_called.tools.add(
                     tool_call_id=tool.call_id, server=tool.server, needs_approval=tool.needs_approval
@@ -140,7 +141,8 @@ def event_from_proto(
             message, usage = message_from_proto(called.message), usage_from_proto(called.usage)
             tools = tuple([CalledTool(one.tool_call_id, one.server, one.needs_approval) for one in called.tools])
             without = unavailable_from_proto(event.unavailable_tools)
-            return JournalEvent(event.id, StepCalled(event.step, message, usage, tools, without))
+            entry = StepCalled(event.step, message, usage, tools, without, tuple(called.handed_to))
+            return JournalEvent(event.id, entry)
         case "step_finished":
             return JournalEvent(event.id, StepFinished(event.step, usage_from_proto(event.step_finished.usage)))
         case "resumed":

@@ -146,6 +146,8 @@ def turn_to_proto(turn: Turn, keep_from: int | None = None) -> pb.Turn:
         out.tools_listed = tools_listed_to_bytes(turn.listed)
     if turn.unavailable:
         out.unavailable_tools.extend(unavailable_to_proto(turn.unavailable))
+    if turn.handed_to:
+        out.handed_to.extend(turn.handed_to)
     if turn.end_time is not None:
         out.end_time.CopyFrom(to_timestamp(turn.end_time))
     return out
@@ -193,6 +195,7 @@ def turn_from_proto(turn: pb.Turn) -> Turn:
         end_time=from_timestamp(turn.end_time) if turn.HasField("end_time") else None,
         listed=tools_listed_from_bytes(turn.tools_listed),
         unavailable=unavailable_from_proto(turn.unavailable_tools) if turn.unavailable_tools else (),
+        handed_to=tuple(turn.handed_to),
     )
 
 

@@ -37,6 +37,8 @@ class StepCalled:
     tools: tuple[CalledTool, ...] = ()
     """Those of the message's calls that the gateway runs."""
     unavailable: tuple[ToolsUnavailable, ...] = ()
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the turn was handed over, one after the other."""
 
 
 @value

@@ -49,6 +49,8 @@ class Turn:
     """The tools that were offered to the model; None unless requested."""
     unavailable: tuple[ToolsUnavailable, ...] = ()
     """The tools that the turn was without."""
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the turn was handed over, one after the other."""
 
 
 @value
@@ -90,6 +92,8 @@ class Begun:
     """The ids of the calls of the last turn that wait for an approval."""
     awaiting_servers: Mapping[str, str] = field(default_factory=dict)
     """By id of such a call: who was to run it when it was requested, where that is known."""
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the last turn was handed over."""
     begun_calls: tuple[str, ...] = ()
     """Those of them that were approved before, and begun by a turn that was not stored."""
     full_turns: int = 0

@@ -390,6 +390,8 @@ class Answer:
     """The calls that the gateway ran, in the order of their starts."""
     listed: ToolsListed | None = None
     """The tools that the model was offered; None if that was not asked for."""
+    handed_to: tuple[str, ...] = ()
+    """The agents to which the turn was handed over, one after the other."""
 
 
 OnStarted = Callable[[TurnStarted], Awaitable[None]]

@@ -91,12 +91,16 @@ class _Router:
 
     async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
         """Hands over; the tokens of the choice count for the turn."""
-        chosen, usage = self._by_rule(context), Usage()
+        chosen, usage = self._going_on(context) or self._by_rule(context), Usage()
         if not chosen and self._ask_model:
             chosen, usage = await self._by_model(context)
         assert context.hand_over is not None, "every turn has it"
         answer = await context.hand_over(chosen or self._default, context, on_delta)
         return replace(answer, usage=added(usage, answer.usage))
+
+    def _going_on(self, context: TurnContext) -> str:
+        known = {self._default, *(route.agent for route in self._routes)}
+        return next((agent for agent in context.goes_on_with[:1] if agent in known), "")
 
     def _by_rule(self, context: TurnContext) -> str:
         text = _last_said([*context.window, *context.request.messages])[:_MAX_READ]

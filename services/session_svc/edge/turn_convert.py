@@ -217,6 +217,8 @@ def commit_turn(request: turn_service_pb2.CommitTurnRequest) -> CommitTurn:
         found.add("turn.tool_runs", f"must have at most {rules.MAX_TOOL_RUNS} runs")
     if len(turn.unavailable_tools) > rules.MAX_UNAVAILABLE_TOOLS:
         found.add("turn.unavailable_tools", f"must have at most {rules.MAX_UNAVAILABLE_TOOLS} entries")
+    if len(turn.handed_to) > rules.MAX_HANDED_TO:
+        found.add("turn.handed_to", f"must have at most {rules.MAX_HANDED_TO} agents")
     if turn.HasField("metadata"):
         rules.check_turn_metadata(found, _as_json(turn.metadata))
     end_event = _end_event(found, request) if request.HasField("end_event") else b""

@@ -138,6 +138,7 @@ class FakeSessions:
             history_digest=stored_turns[-1].history_digest if stored_turns else b"",
             full_turns=self.max_turns if self.max_turns and len(stored_turns) >= self.max_turns else 0,
             awaiting=stored_turns[-1].awaiting if fitting else (),
+            handed_to=stored_turns[-1].handed_to if fitting else (),
             awaiting_servers={run.call_id: run.server for run in stored_turns[-1].runs} if fitting else {},
             begun_calls=tuple(sorted(self.begun_calls.get(session_id, ()))),
         )

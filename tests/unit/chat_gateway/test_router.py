@@ -1,13 +1,22 @@
 """The template `router`: who is handed a turn, and that it stays one session."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from access.caller import ANONYMOUS
+from chat_gateway.convert.journal import entry_to_proto, event_from_proto
+from chat_gateway.convert.messages import turn_from_proto, turn_to_proto
+from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.errors import AgentDepthExceeded, ParametersInvalid
-from chat_gateway.model.tools import ServerTools
+from chat_gateway.model.journal import StepCalled
+from chat_gateway.model.stored_turn import Lease
+from chat_gateway.model.tools import Approval, CalledTool, ServerTools
 from chat_gateway.model.turn import Message, Usage
+from chat_gateway.resumption import steps_of
 from chat_gateway.templates.router import RouterTemplate
 from contract.enums import Role
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
@@ -93,6 +102,51 @@ async def test_the_agent_that_is_chosen_has_its_own_tools() -> None:
     assert outcome.message.content == "paid"
     [turn] = world.sessions.turns["s"]
     assert [one.role.value for one in turn.messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def asking_desk(*answers: str) -> Any:
+    """A model that chooses another agent each time."""
+    left = list(answers)
+    return lambda call: text(left.pop(0))
+
+
+def transfers(call: Any) -> Message:
+    last = call.messages[-1]
+    return text(last.content) if last.role is Role.TOOL else calling(("a1", "transfer", "{}"))
+
+
+@pytest.mark.parametrize("messages", [(), (Message(Role.USER, "yes, E123"),)], ids=["alone", "with a message"])
+async def test_the_agent_whose_calls_were_approved_goes_on_with_them(messages: tuple[Message, ...]) -> None:
+    boxes = FakeToolboxes({"transfer": says("moved")}, needs_approval={"transfer"})
+    config = agent("billing", ServerTools(tool_server="books"))
+    models = Models(billing=transfers, repairs=lambda call: text("hm"), desk=asking_desk("billing", "repairs"))
+    world = make_world(models, router(ask_model=True), config, agent("repairs"), toolboxes=boxes)
+    first = await world.runner.run(asks("please", agent_id="desk", session_id="s"))
+    assert [one.call_id for one in first.pending] == ["a1"]
+    [stored] = world.sessions.turns["s"]
+    assert turn_from_proto(turn_to_proto(stored)).handed_to == ("billing",)
+    approval = replace(asks(agent_id="desk", session_id="s"), messages=messages, approvals=(Approval("a1", True),))
+    outcome = await world.runner.run(approval)
+    assert [one.content for one in outcome.said if one.role is Role.TOOL] == ["moved"]
+    assert [name for name, _ in world.provider.calls] == ["desk", "billing", "billing"]
+    again = await world.runner.run(asks("and E123", agent_id="desk", session_id="s"))
+    assert again.message.content == "hm", "another turn is another choice"
+
+
+async def test_a_picked_up_turn_goes_on_with_the_agent_that_it_was_handed_over_to() -> None:
+    called = StepCalled(1, calling(("c1", "read", "{}")), Usage(), (CalledTool("c1", "files"),), (), ("billing",))
+    written = event_from_proto(entry_to_proto(called), None, "t", "s")
+    assert written is not None
+    assert written.entry == called
+    boxes = FakeToolboxes({"read": says("paid")})
+    models = Models(billing=lambda call: text(call.messages[-1].content), desk=asking_desk("repairs"))
+    config = agent("billing", ServerTools(tool_server="books"))
+    world = make_world(models, router(ask_model=True), config, agent("repairs"), toolboxes=boxes)
+    lease = Lease("default", "s", "t", 1, datetime.now(UTC) + timedelta(seconds=60), journaled=True, goes_on=True)
+    asked = ResumableTurn(asks(agent_id="desk", session_id="s"), ANONYMOUS, 1, b"", datetime.now(UTC))
+    outcome = await world.runner.go_on(lease, asked, steps_of([called]))
+    assert outcome.message.content == "paid"
+    assert world.sessions.turns["s"][0].handed_to == ("billing",)
 
 
 async def test_routers_that_hand_over_in_a_circle_end_at_the_depth() -> None:

@@ -8,7 +8,13 @@ import pytest
 from parley.session.v1 import message_pb2, turn_service_pb2
 from servicekit.errors import InvalidArgument
 from session_svc.edge.turn_convert import commit_turn
-from session_svc.model.rules import MAX_TOKENS, MAX_TOOL_RUNS, MAX_TURN_METADATA_DEPTH, MAX_UNAVAILABLE_TOOLS
+from session_svc.model.rules import (
+    MAX_HANDED_TO,
+    MAX_TOKENS,
+    MAX_TOOL_RUNS,
+    MAX_TURN_METADATA_DEPTH,
+    MAX_UNAVAILABLE_TOOLS,
+)
 from session_svc.model.session import Usage
 
 
@@ -59,6 +65,7 @@ def test_metadata_is_nested_as_deep_as_a_stream_of_turns_can_carry(nested: Calla
     ("field", "most", "one"),
     [
         ("tool_runs", MAX_TOOL_RUNS, message_pb2.ToolRun(tool_call_id="c")),
+        ("handed_to", MAX_HANDED_TO, "billing"),
         ("unavailable_tools", MAX_UNAVAILABLE_TOOLS, message_pb2.ToolsUnavailable(server="files", reason="down")),
     ],
 )

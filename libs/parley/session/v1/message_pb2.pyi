@@ -502,6 +502,7 @@ class Turn(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     TOOLS_LISTED_FIELD_NUMBER: _builtins.int
     UNAVAILABLE_TOOLS_FIELD_NUMBER: _builtins.int
+    HANDED_TO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Made by BeginTurn; unique within the session."""
     number: _builtins.int
@@ -562,6 +563,12 @@ class Turn(_message.Message):
     def unavailable_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolsUnavailable]:
         """The tools that the turn was without, at most 64."""
 
+    @_builtins.property
+    def handed_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the agents to which the turn was handed over, one after the other, at most 16; empty where the turn's own
+        agent answered.
+        """
+
     def __init__(
         self,
         *,
@@ -582,10 +589,11 @@ class Turn(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         tools_listed: _builtins.bytes = ...,
         unavailable_tools: _abc.Iterable[Global___ToolsUnavailable] | None = ...,
+        handed_to: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "answer_start", b"answer_start", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "tools_listed", b"tools_listed", "unavailable_tools", b"unavailable_tools", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start", "agent_revision", b"agent_revision", "answer_start", b"answer_start", "awaiting_approval", b"awaiting_approval", "begin_time", b"begin_time", "details", b"details", "end_time", b"end_time", "finish_reason", b"finish_reason", "handed_to", b"handed_to", "id", b"id", "messages", b"messages", "metadata", b"metadata", "model", b"model", "number", b"number", "request_notes", b"request_notes", "tool_runs", b"tool_runs", "tools_listed", b"tools_listed", "unavailable_tools", b"unavailable_tools", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__answer_start: _TypeAlias = _typing.Literal["answer_start"]  # noqa: Y015
     _WhichOneofArgType__answer_start: _TypeAlias = _typing.Literal["_answer_start", b"_answer_start"]  # noqa: Y015

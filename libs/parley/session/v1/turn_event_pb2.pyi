@@ -399,6 +399,7 @@ class StepCalled(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    HANDED_TO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """The assistant's message, as the turn keeps it."""
@@ -411,16 +412,21 @@ class StepCalled(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalledTool]:
         """The tools that the gateway runs, of the message's calls."""
 
+    @_builtins.property
+    def handed_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As Turn.handed_to."""
+
     def __init__(
         self,
         *,
         message: _message_pb2.Message | None = ...,
         usage: _message_pb2.Usage | None = ...,
         tools: _abc.Iterable[Global___CalledTool] | None = ...,
+        handed_to: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "tools", b"tools", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_to", b"handed_to", "message", b"message", "tools", b"tools", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
