@@ -1,5 +1,6 @@
 """What hostile servers answer, whatever they are asked: each attack is made of the answer that would be good."""
 
+import functools
 import json
 import socket
 import struct
@@ -40,12 +41,10 @@ def begun(good: Good) -> bytes:
     return f"HTTP/1.1 200 OK\r\ncontent-type: {good.kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
 
+@functools.cache
 def packed(wbits: int) -> bytes:
     packer = zlib.compressobj(wbits=wbits)
     return b"".join([packer.compress(b" " * 1024 * 1024) for _ in range(64)]) + packer.flush()
-
-
-BOMBS = {"gzip": packed(31), "deflate": packed(15)}
 
 
 def _ended(wire: Wire, data: bytes, *, by_reset: bool = False) -> None:
@@ -138,8 +137,8 @@ WIRE: dict[str, Attack] = {
     "switched": Attack(
         sending(lambda good: b"HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" + good.body)
     ),
-    "gzip-bomb": Attack(sending(lambda good: whole(BOMBS["gzip"], good.kind, "content-encoding: gzip\r\n"))),
-    "deflate-bomb": Attack(sending(lambda good: whole(BOMBS["deflate"], good.kind, "content-encoding: deflate\r\n"))),
+    "gzip-bomb": Attack(sending(lambda good: whole(packed(31), good.kind, "content-encoding: gzip\r\n"))),
+    "deflate-bomb": Attack(sending(lambda good: whole(packed(15), good.kind, "content-encoding: deflate\r\n"))),
     "no-gzip": Attack(sending(lambda good: whole(b"\x1f\x8b" + b"x" * 99, good.kind, "content-encoding: gzip\r\n"))),
     "brotli-of-nothing-known": Attack(sending(lambda good: whole(b"\x0b" * 99, good.kind, "content-encoding: br\r\n"))),
     "zstd-of-nothing-known": Attack(
