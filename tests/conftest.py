@@ -44,7 +44,6 @@ LONG_FILES = (
     "test_openapi_fuzz",
     "test_console_safety",
     "test_failover",
-    "test_cli_up_killed",
     "test_cli_up_refusals",
     "test_turn_limits",
     "test_containers",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.servers import forked_command
 from tests.servers.ports import free_port, free_ports
 from tests.servers.processes import clean_environment
 
@@ -37,16 +38,7 @@ class Parley:
 
     def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            [PARLEY, *arguments],
-            cwd=self.folder,
-            env=self.env | env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
+        return forked_command.run(arguments, self.env | env, self.folder, START_SECONDS)
 
     def succeed(self, *arguments: str, **env: str) -> str:
         """Run a command that must succeed, and return its output."""

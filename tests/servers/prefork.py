@@ -1,7 +1,7 @@
-"""Starts services by a fork of a process that has imported them: importing them takes most of the time of a start."""
+"""Starts programs by a fork of a process that has imported them: importing them takes most of the time of a start."""
 
-import atexit
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -24,56 +24,72 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class PreforkServer:
-    """A process that has imported `module` and forks it on request; it ends with this one, and its forks with it."""
+    """A process that has imported `module` and forks it on request.
 
-    def __init__(self, module: str) -> None:
+    It ends with the process `owner`, and its forks with it; a fork also ends with the process that asked for it.
+    """
+
+    def __init__(self, module: str, address: Path, owner: int) -> None:
         self._module = module
-        self._folder = tempfile.TemporaryDirectory(prefix="parley-")
-        self._address = f"{self._folder.name}/socket"
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(self._address)
-            listener.listen()
-            descriptor = listener.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(SERVER), module, str(descriptor)],
-                stdin=subprocess.PIPE,
-                pass_fds=[descriptor],
-                start_new_session=True,
-            )
+        self._address = address
+        self._pid = None if address.exists() else self._start(owner)
 
     def close(self) -> None:
-        """End it, and its forks."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(ANSWER_SECONDS)
-        self._folder.cleanup()
+        """End it, and its forks, where this process has started it."""
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
 
-    def fork(self, env: Mapping[str, str], directory: Path, log: Path, entry: str | None = None) -> "Forked":
-        """Start the service; `entry` is a module of the tests that runs it."""
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(ANSWER_SECONDS)
-        connection.connect(self._address)
+    def fork(
+        self,
+        env: Mapping[str, str],
+        directory: Path,
+        streams: Sequence[Path],
+        *,
+        arguments: Sequence[str] = (),
+        entry: str | None = None,
+    ) -> "Forked":
+        """Start it with these files as stdin, stdout and stderr; `entry` is a module of the tests that runs it."""
         order = {
             "module": entry or self._module,
             "path": [str(REPOSITORY)] if entry else [],
+            "arguments": list(arguments),
             "env": dict(env),
             "directory": str(directory),
-            "log": str(log),
+            "streams": [str(stream) for stream in streams],
         }
+        connection = self._connect()
         connection.sendall(json.dumps(order).encode() + b"\n")
         return Forked(connection)
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(ANSWER_SECONDS)
+        connection.connect(str(self._address))
+        return connection
+
+    def _start(self, owner: int) -> int:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self._address))
+            listener.listen()
+            listener.set_inheritable(True)
+            command = [sys.executable, "-P", str(SERVER), self._module, str(listener.fileno()), str(owner)]
+            return os.posix_spawn(sys.executable, command, os.environ, setsid=True)
 
 
 @functools.cache
 def prefork_server(module: str) -> PreforkServer:
-    """Return this process's server for a service, started by the first call."""
-    server = PreforkServer(module)
-    atexit.register(server.close)
-    return server
+    """Return the run's server for a program, started by the first call of all workers."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    folder = Path(tempfile.gettempdir()) / f"parley-{run}" if run else Path(tempfile.mkdtemp(prefix="parley-"))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return PreforkServer(module, folder / module, os.getppid() if run else os.getpid())
 
 
 class Forked:
-    """A forked service, with those methods of `subprocess.Popen` that `Child` calls."""
+    """A forked program, with those methods of `subprocess.Popen` that `Child` calls."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -83,7 +99,7 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code; None while the service runs."""
+        """Return the exit code; None while it runs."""
         return self._ended(0)
 
     def wait(self, timeout: float) -> int:
@@ -107,9 +123,13 @@ class Forked:
         with self._lock:
             if self.returncode is None and select.select([self._connection], [], [], timeout)[0]:
                 self.returncode = int(self._answers.readline() or -signal.SIGKILL)
-                self._answers.close()
-                self._connection.close()
+                self.close()
             return self.returncode
+
+    def close(self) -> None:
+        """Ask no more of it; it is killed if it runs."""
+        self._answers.close()
+        self._connection.close()
 
 
 class PreforkedChild(Child):
@@ -135,5 +155,6 @@ class PreforkedChild(Child):
             return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
-        forked = prefork_server(self._module).fork(self._env or {}, self._directory, self.log, self._entry)
+        streams = (Path(os.devnull), self.log, self.log)
+        forked = prefork_server(self._module).fork(self._env or {}, self._directory, streams, entry=self._entry)
         self._process = cast(subprocess.Popen[bytes], forked)

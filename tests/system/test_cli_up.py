@@ -1,14 +1,16 @@
-"""`parley up --detach`, and the commands on the system that it leaves running."""
+"""`parley up --detach`: the commands on what it leaves running, and what is left when its supervisor is killed."""
 
 import json
+import os
+import signal
 import urllib.request
 
 from tests.servers.mock_model import MockModel
-from tests.servers.parley_up import Parley, answer_in
+from tests.servers.parley_up import Parley, answer_in, descendants
 from tests.servers.processes import wait_until_ended
 
 
-def test_detached_system_is_used_and_stopped(parley: Parley, mock_model: MockModel) -> None:
+def test_detached_system_is_used_killed_started_again_and_stopped(parley: Parley, mock_model: MockModel) -> None:
     out = parley.succeed("up", "--detach", "--gateways", "2")
     assert answer_in(out.splitlines()) == "echo:2:Say hello to me in one short sentence."
     assert f"console  http://127.0.0.1:{parley.http_port}/console" in out.splitlines()
@@ -40,6 +42,13 @@ def test_detached_system_is_used_and_stopped(parley: Parley, mock_model: MockMod
     assert "assistant" in parley.succeed("templates", "list")
     parley.succeed("agents", "delete", "bob")
     assert "agent_not_found" in parley.refusal("chat", "bob", "--message", "three")
+
+    children = descendants(pids["supervisor"])
+    os.kill(pids["supervisor"], signal.SIGKILL)
+    wait_until_ended(children)  # none outlives it
+    parley.succeed("up", "--detach")
+    killed, pids = pids, parley.pids()
+    assert set(pids.values()).isdisjoint(killed.values())
 
     assert parley.succeed("down") == "stopped the system in .parley\n"
     wait_until_ended(pids.values())

@@ -1,11 +1,13 @@
+import os
 import signal
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.servers.prefork import PreforkedChild, PreforkServer
+from tests.servers.prefork import Forked, PreforkedChild, PreforkServer
 from tests.servers.processes import clean_environment, wait_until_ended
 
 pytestmark = pytest.mark.slow
@@ -50,11 +52,35 @@ def test_it_is_started_again_and_ended_by_signals(tmp_path: Path) -> None:
     assert service.kill() == -signal.SIGKILL
 
 
-def test_forks_end_with_their_server(tmp_path: Path) -> None:
+def fork(server: PreforkServer, tmp_path: Path) -> Forked:
+    """Fork session_svc, and wait until it runs."""
     log = tmp_path / "log"
     log.touch()
-    with closing(PreforkServer("session_svc")) as server:
-        forked = server.fork(SETTINGS | {"PARLEY_SESSION_GRPC_PORT": "0"}, tmp_path, log)
-        wait_for("redis_unreachable", log)
+    streams = (Path("/dev/null"), log, log)
+    forked = server.fork(SETTINGS | {"PARLEY_SESSION_GRPC_PORT": "0"}, tmp_path, streams)
+    wait_for("redis_unreachable", log)
+    return forked
+
+
+def test_forks_end_with_their_server(tmp_path: Path) -> None:
+    with closing(PreforkServer("session_svc", tmp_path / "socket", os.getpid())) as server:
+        forked = fork(server, tmp_path)
     assert forked.wait(PATIENCE) == -signal.SIGKILL
     wait_until_ended([forked.pid])
+
+
+def test_servers_end_with_their_owner(tmp_path: Path) -> None:
+    owner = subprocess.Popen(["sleep", "600"])
+    server = PreforkServer("session_svc", tmp_path / "socket", owner.pid)
+    forked = fork(server, tmp_path)
+    owner.kill()
+    owner.wait()
+    assert forked.wait(PATIENCE) == -signal.SIGKILL
+    wait_until_ended([forked.pid])
+
+
+def test_forks_end_with_who_asked_for_them(tmp_path: Path) -> None:
+    with closing(PreforkServer("session_svc", tmp_path / "socket", os.getpid())) as server:
+        forked = fork(server, tmp_path)
+        forked.close()
+        wait_until_ended([forked.pid])

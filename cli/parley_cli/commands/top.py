@@ -6,12 +6,9 @@ import time
 from typing import Annotated
 
 import typer
-from rich.live import Live
 
 from parley_cli.api import DEFAULT_URL, api_key
 from parley_cli.terminal import console, is_terminal
-from parley_cli.top.replicas import Replicas
-from parley_cli.top.screen import render
 
 INSTALLATION_SECONDS = 10.0
 """Between readings of what gateways report of the installation: they take a sample as often."""
@@ -34,6 +31,12 @@ def top(urls: Urls = None, interval: Interval = 1.0, once: Once = False) -> None
     With the operator key (PARLEY_API_KEY) also the last hour and the health of all services. Prints one snapshot
     if the output is not a terminal.
     """
+    # Imported here: the other commands do without.
+    from rich.live import Live
+
+    from parley_cli.top.replicas import Replicas
+    from parley_cli.top.screen import render
+
     key = api_key()
     headers = {"Authorization": f"Bearer {key}"} if key else None
     replicas = Replicas(urls or [os.environ.get("PARLEY_URL") or DEFAULT_URL], headers)
