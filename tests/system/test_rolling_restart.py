@@ -29,14 +29,14 @@ from tests.servers.system import PROVIDER
 AGENT = "rolling"
 NOTICE_SECONDS = 4.0
 """Longer than the machine stands still: whoever is asked within it is told that the replica stops."""
-PROBE_SECONDS = 0.1
+PROBE_SECONDS = 0.25
 """How often the balancer asks for readiness; Kubernetes asks less often and is given more notice."""
 DRAIN_SECONDS = 6.0
 STOP_SECONDS = NOTICE_SECONDS + DRAIN_SECONDS + 20.0
 SETTLE_SECONDS = 4.0
 """Once all who call a replica are connected to it again: in which they hear that it serves (minReadySeconds is 5)."""
 RECONNECT_SECONDS = 60.0
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 0.5
 """Of each caller between two requests: a restart meets dozens of them, and the other tests need the machine, too."""
 SETTINGS = {
     f"PARLEY_{kind}_{name}": value
@@ -245,7 +245,7 @@ async def settled(replicas: Replicas, restarted: ServiceProcess) -> None:
         return
     while not await _has_answered_grpc(restarted):
         assert time.monotonic() < deadline, f"the load's channel sends no call to {restarted.name}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(PROBE_SECONDS)
 
 
 async def _has_answered_grpc(gateway: ServiceProcess) -> bool:
