@@ -1,5 +1,6 @@
 """Agents with tools, end to end: a real MCP server, other agents, approvals, over both edges."""
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +218,48 @@ def test_a_dead_server_is_named_and_the_turn_goes_on(system: System) -> None:
     strict = str(system.create_agent(f"agent-{uuid4().hex[:8]}", tools=needs)["id"])
     failed = system.chat(strict, "hi")
     assert (failed.status_code, failed.json()["error"]["code"]) == (503, "tool_server_unavailable")
+
+
+def test_an_approved_call_of_a_server_that_is_unavailable_by_then_says_so_wherever_it_is_read(
+    system: System, mcp: McpServerUnderTest
+) -> None:
+    with system.client() as client:
+        server = {"id": "moves", "name": "Moves", "mcp": {"url": mcp.url}}
+        assert client.post("/v1/tool_servers", json=server).status_code == 201
+        tools = [{"mcp": {"tool_server": "moves", "approval": "always"}}]
+        agent = str(system.create_agent(f"agent-{uuid4().hex[:8]}", tools=tools)["id"])
+        system.model.script(calls(("c1", "charge", '{"amount": 5}')), Behaviour(text="I can't."))
+        session = f"s-{uuid4().hex}"
+        asked = chat(system, agent, "charge", session_id=session, resumable=True).json()
+        watched = client.get(f"/v1/chat/completions/{asked['id']}/events")
+        assert last_notes(watched.text)["requires_approval"] == asked["parley"]["requires_approval"]
+        assert asked["parley"]["requires_approval"][0]["tool_call_id"] == "c1"
+        moved = {"mcp": {"url": "http://127.0.0.1:9/mcp"}}
+        assert client.patch("/v1/tool_servers/moves", json=moved).status_code == 200
+        hi = {"model": agent, "messages": [{"role": "user", "content": "hi"}]}
+        deadline = time.monotonic() + 60
+        while not client.post("/v1/chat/completions:preview", json=hi).json()["unavailable_tool_servers"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        body = {"model": agent, "session_id": session, "messages": [], "resumable": True}
+        approval = body | {"approvals": [{"tool_call_id": "c1", "approve": True}]}
+        key = {"Idempotency-Key": uuid4().hex}
+        done, again = (client.post("/v1/chat/completions", json=approval, headers=key).json() for _ in range(2))
+        stored = client.get(f"/v1/chat/completions/{done['id']}").json()
+        watched = client.get(f"/v1/chat/completions/{done['id']}/events")
+    assert done["choices"][0]["message"]["content"] == "I can't.", done
+    assert [one["tool_server"] for one in done["parley"]["unavailable_tool_servers"]] == ["moves"]
+    assert done["parley"] == again["parley"] == stored["parley"] == last_notes(watched.text)
+    told = system.model.requests[-1]["messages"][-1]["content"]
+    assert told.startswith("Not run: the tool 'charge' of 'moves' is unavailable: ")
+    assert mcp.recorder.calls == []
+
+
+def last_notes(events: str) -> dict[str, Any]:
+    """Returns what the last chunk that says something for Parley says."""
+    chunks = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    notes: dict[str, Any] = next(chunk["parley"] for chunk in reversed(chunks) if "parley" in chunk)
+    return notes
 
 
 def test_only_who_may_use_the_session_approves(system: System, mcp: McpServerUnderTest, agent: str) -> None:
