@@ -148,6 +148,9 @@ class _Loop:
             if call.id not in rejected:
                 return await self._result_again(call, begun=call.id in begun)
             note = f": {rejected[call.id]}" if rejected[call.id] else "."
+            if call.id in begun:
+                # A turn that failed may have made it: as not run it could be approved, and made, once more.
+                return ToolResult(f"The user rejected this call{note}\n{_UNKNOWN_OUTCOME}", ToolOutcome.UNKNOWN)
             return ToolResult(f"Not run: the user rejected this call{note}", ToolOutcome.DENIED)
 
         await self._run([one.call for one in decided], result, ends_step=False)

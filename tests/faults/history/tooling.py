@@ -15,7 +15,7 @@ What must hold (DESIGN.md, invariants 10 and 13):
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from tests.faults.history.records import Execution, History, Message
+from tests.faults.history.records import Execution, History, Message, Operation
 from tests.faults.history.tool_server import GUARDED, READ
 
 Finding = tuple[str, str]
@@ -64,7 +64,10 @@ class Tooling:
         """Find calls that were made more than once and must not be."""
         for mark, made in self._executions.items():
             if len(made) > 1 and made[0].tool != READ:
-                yield "", f"{made[0].tool} {mark} was made {len(made)} times, and is not idempotent"
+                deciders = [one for one in self._history.operations if mark in _decided(one)]
+                by = f", decided on by {[one.id for one in deciders]}" if deciders else ""
+                session = deciders[0].session if deciders else ""
+                yield session, f"{made[0].tool} {mark} was made {len(made)} times, and is not idempotent{by}"
 
     def made_again(self) -> Iterator[Finding]:
         """Find calls that were made after a model was shown their result."""
@@ -127,6 +130,10 @@ class Tooling:
             for text in shown:
                 if _is_numbered(text, ASKED) and text not in answers:
                     yield "", f"{mark} was answered {text!r}, which no called agent's session has"
+
+
+def _decided(operation: Operation) -> list[str]:
+    return [call_id.removeprefix(CALL) for call_id, _ in operation.approvals]
 
 
 def _is_numbered(text: str, letter: str) -> bool:

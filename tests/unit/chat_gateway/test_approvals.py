@@ -185,6 +185,23 @@ async def test_a_call_that_a_failed_turn_began_is_not_made_again_when_it_is_appr
     assert told["a2"] == "deleted"
 
 
+async def test_a_call_that_a_failed_turn_began_is_not_made_again_after_it_was_rejected_by_another() -> None:
+    world = make_world(ASKS, text("ok"), text("ok"), text("ok"))
+    await world.runner.run(asks(session_id="s"))
+    result = Message(Role.TOOL, "home", tool_call_id="k1")
+    for approve in (True, False):
+        world.sessions.commit_errors.append(remote("SESSION_FULL", Code.FAILED_PRECONDITION))
+        with pytest.raises(ServiceError):
+            await world.runner.run(approves(Approval("a1", approve, "no"), messages=(result,)))
+        await world.aborts.close(60)
+    told = {one.tool_call_id: one.content for one in world.provider.calls[-1].messages if one.role is Role.TOOL}
+    assert told["a1"].startswith("The user rejected this call: no\nThe outcome of this call is unknown")
+    assert told["a2"] == "Not run: the user rejected this call."
+    await world.runner.run(approves(Approval("a1", True), Approval("a2", True), messages=(result,)))
+    made = [call_id for _, _, call_id in world.toolboxes.calls]
+    assert (made.count("a1"), made.count("a2")) == (1, 1)
+
+
 @pytest.mark.parametrize("resumable", [False, True])
 async def test_a_session_svc_without_journals_runs_turns_with_tools_that_ask_for_none(resumable: bool) -> None:
     """As in an upgrade in which gateways come first."""
