@@ -2,6 +2,8 @@
 
 import gc
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,13 @@ def test_only_plugins_that_tests_use_are_loaded(pytestconfig: pytest.Config) -> 
 def test_the_search_for_cycles_goes_on_without_what_was_collected() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > FEWEST_OBJECTS
+
+
+def test_a_run_without_slow_tests_starts_no_process(pytestconfig: pytest.Config) -> None:
+    """What starts one and has no mark fails in `make test-fast`, by its name."""
+    try:
+        subprocess.run([sys.executable, "-c", ""], check=True, timeout=60)
+        refused = False
+    except AssertionError:
+        refused = True
+    assert refused is ("not slow" in pytestconfig.option.markexpr)
