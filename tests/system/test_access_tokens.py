@@ -12,13 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import grpc
 import httpx
 import pytest
+from google.protobuf import message_factory
 from playwright.sync_api import Route, expect
 
+from access.caller import KEY_SCOPES, OPERATOR, SERVICE, USER_SCOPES
+from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS
+from parley.access.v1 import rule_pb2
 from tests.servers.browser import chromium, console_page
 from tests.servers.system import OpenSystem, System
-from tests.unit.access.issuer import AUDIENCE, Issuer, serving_issuer
+from tests.system.methods import METHODS, TRIES, refusal, target_of
+from tests.unit.access.issuer import AUDIENCE, Issuer, rsa_key, serving_issuer
 
 JWKS_PAUSE = 10.0
 OPERATOR_KEY = "operator-key-of-the-tests-of-tokens"
@@ -123,6 +129,93 @@ def test_a_token_counts_on_every_service_s_grpc_port(system: System, issuer: Iss
             check=False,
         )
         assert expected in done.stdout + done.stderr
+
+
+BAD = ("expired", "of another audience", "of nobody's key", "unsigned")
+EVERYTHING = " ".join([*KEY_SCOPES, OPERATOR, SERVICE])
+
+
+@pytest.fixture(scope="module")
+def tokens(issuer: Issuer) -> dict[str, str]:
+    """Of every kind; those with scopes claim all, and more than a token can have."""
+    good = issuer.token(scope=EVERYTHING, exp=int(time.time()) + 3600)
+    signed, _, _ = good.rpartition(".")
+    stranger = Issuer(rsa_key())
+    stranger.url = issuer.url
+    claims = signed.split(".")[1]
+    none = urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    return {
+        "expired": issuer.token(scope=EVERYTHING, exp=1),
+        "of another audience": issuer.token(scope=EVERYTHING, aud="others"),
+        "of nobody's key": stranger.token(scope=EVERYTHING),
+        "unsigned": f"{none}.{claims}.",
+        "without scopes": issuer.token(scope="", exp=int(time.time()) + 3600),
+        "of another project": issuer.token(scope=EVERYTHING, tenant="other", exp=int(time.time()) + 3600),
+        "of another user": good,
+    }
+
+
+def refused_for(kind: str, scope: str, *, names_project: bool, names_user: bool) -> str:
+    """The reason for which a call is refused that names project `acme` or user `bob`, as its kind of token may not."""
+    if kind in BAD:
+        return "UNAUTHENTICATED"
+    if scope == ANY_CREDENTIALS:
+        return ""
+    if scope not in USER_SCOPES or kind == "without scopes":
+        return "SCOPE_MISSING"
+    if kind == "of another project":
+        return "PROJECT_DENIED" if names_project else ""
+    return "USER_DENIED" if names_user else ""
+
+
+def test_every_rpc_refuses_what_a_token_may_not(system: System, tokens: dict[str, str]) -> None:
+    wrong = []
+    for where, method in METHODS:
+        rule = method.GetOptions().Extensions[rule_pb2.rule]
+        with grpc.insecure_channel(target_of(system, where)) as channel:
+            for kind, token in tokens.items():
+                expected = refused_for(kind, rule.scope, names_project=bool(rule.project), names_user=bool(rule.user))
+                if not expected:
+                    continue
+                request = message_factory.GetMessageClass(method.input_type)()
+                named = {"of another project": (rule.project, "acme"), "of another user": (rule.user, "bob")}
+                path, value = named.get(kind, ("", ""))
+                if path:
+                    *parents, name = path.split(".")
+                    message = request
+                    for parent in parents:
+                        message = getattr(message, parent)
+                    setattr(message, name, value)
+                reason = refusal(channel, method, request, token)
+                if reason != expected:
+                    wrong.append((method.full_name, kind, reason, expected))
+    assert wrong == []
+
+
+def test_every_route_refuses_what_a_token_may_not(system: System, tokens: dict[str, str]) -> None:
+    wrong = []
+    with httpx.Client(base_url=system.http_url, timeout=60, trust_env=False) as client:
+        paths = client.get("/docs/openapi.json").json()["paths"]
+        for path, method, operation in [(path, *one) for path, item in paths.items() for one in item.items()]:
+            scope = operation["x-parley-scope"]
+            headers = {parameter["name"] for parameter in operation.get("parameters", [])}
+            named = {"of another project": {"X-Project-ID": "acme"}, "of another user": {"X-User-ID": "bob"}}
+            for kind, token in tokens.items():
+                expected = scope and refused_for(
+                    kind, scope, names_project="X-Project-ID" in headers, names_user="X-User-ID" in headers
+                )
+                if not expected or (kind in named and "requestBody" in operation):
+                    continue  # what a request names is looked at with its body: test_access_matrix.py has bodies
+                sent = {"Authorization": f"Bearer {token}", **named.get(kind, {})}
+                for _ in range(TRIES):
+                    answer = client.request(method, path.replace("{", "x").replace("}", "x"), headers=sent, json={})
+                    if answer.status_code != 503:
+                        break
+                    time.sleep(0.5)
+                code = answer.json()["error"]["code"] if answer.status_code in (401, 403) else answer.status_code
+                if code != {"UNAUTHENTICATED": "invalid_api_key"}.get(expected, expected.lower()):
+                    wrong.append((method, path, kind, code, expected))
+    assert wrong == []
 
 
 def test_people_log_in_to_the_console_by_code_with_pkce(system: System, issuer: Issuer) -> None:
