@@ -7,7 +7,7 @@ from parley_cli.processes.ports import is_free
 
 FIRST, LAST = 12_000, 32_000
 """Below what Linux gives connections for their own end, so that a port stays free while its server is down."""
-SHARES = 4
+SHARES = 8
 
 _given: set[int] = set()
 
