@@ -22,7 +22,7 @@ from servicekit.supervision import cancel_and_wait
 from tests.doubles.chat_gateway.sessions import remote
 from tests.unit.chat_gateway.world import World, asks, make_config
 
-TURN = ClaimedTurn(Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(minutes=1)), None)
+TURN = ClaimedTurn(Lease("default", "s", "t", 7, datetime.now(UTC) + timedelta(days=1)), None)
 """Of a later release: it is handed over at once, which shows that it was claimed."""
 
 
