@@ -122,13 +122,17 @@ class Internal(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """A service or store that the call needs is unavailable; nothing was done that a retry could harm."""
+    """A service or store that the call needs is unavailable; nothing was done that a retry could harm.
+
+    `why` is for operators, one line without secrets: callers do not get it.
+    """
 
     code = Code.UNAVAILABLE
     reason = "PEER_UNAVAILABLE"
 
-    def __init__(self, peer: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, peer: str, *, retry_after: float | None = None, why: str = "") -> None:
         super().__init__(f"{peer} is unavailable", metadata={"peer": peer}, retry_after=retry_after)
+        self.why = why
 
 
 class Draining(ServiceError):

@@ -20,7 +20,17 @@ from servicekit.errors import StartupError
 from servicekit.sites import site_of
 from servicekit.supervision import cancel_and_wait, restarting
 
-Readiness = Callable[[], Awaitable[Mapping[str, bool | str]]]
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """A part that is unavailable, and why: one line for operators, without secrets."""
+
+    why: str
+
+
+State = bool | str | Down
+"""Of a part: up, unavailable, or impaired as the text says."""
+Readiness = Callable[[], Awaitable[Mapping[str, State]]]
 """Returns for each part that the service needs whether it is available; the service is ready when all are. A text says
 what is wrong with a part that does not keep the service from its work."""
 
@@ -103,7 +113,7 @@ def exposition(registry: CollectorRegistry = REGISTRY, accept: str = "") -> tupl
     return generate_text(registry), TEXT_TYPE
 
 
-async def _always_ready() -> Mapping[str, bool | str]:
+async def _always_ready() -> Mapping[str, State]:
     return {}
 
 
@@ -131,10 +141,10 @@ async def serve_metrics(
 ) -> AsyncIterator[int | None]:
     """Serves `/metrics`, `/livez`, `/readyz` and `/startedz` on `host:port` while open; yields the port (0: None).
 
-    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts; what does not keep
-    the service from its work, background work that restarts among it, is named under `warnings`. `/startedz` is 503
-    until `started` and while draining, whatever the parts do. `limits` bound the endpoint. Raises `StartupError` when
-    the port is not available.
+    `/readyz` is 503 while a part is unavailable or the check takes too long, and names the parts, with the reasons that
+    are known; what does not keep the service from its work, background work that restarts among it, is named under
+    `warnings`. `/startedz` is 503 until `started` and while draining, whatever the parts do. `limits` bound the
+    endpoint. Raises `StartupError` when the port is not available.
     """
     if port == 0:
         yield None
@@ -166,7 +176,7 @@ class _Endpoint:
         self._open: dict[asyncio.Task[None], str] = {}
         """The connections with their sources."""
         self._closing = False
-        self._check: asyncio.Task[Mapping[str, bool | str]] | None = None
+        self._check: asyncio.Task[Mapping[str, State]] | None = None
         """The readiness check that is under way, for all who ask meanwhile."""
         self._writing = asyncio.Lock()
         self._written: dict[str, tuple[float, tuple[bytes, str]]] = {}
@@ -251,7 +261,7 @@ class _Endpoint:
             self._written[kind] = began, made
             return made
 
-    async def _parts(self) -> Mapping[str, bool | str]:
+    async def _parts(self) -> Mapping[str, State]:
         try:
             async with asyncio.timeout(self._limits.check_seconds):
                 return await self._readiness()
@@ -265,9 +275,13 @@ class _Endpoint:
         parts = await asyncio.shield(self._check)
         warnings = {name: state for name, state in parts.items() if isinstance(state, str)}
         warnings |= {name: f"restarts after a fault ({fault})" for name, fault in restarting().items()}
-        ready = all(state is not False for state in parts.values())
-        words = {name: "unavailable" if state is False else "up" for name, state in parts.items()}
+        down = {name for name, state in parts.items() if state is False or isinstance(state, Down)}
+        reasons = {name: state.why for name, state in parts.items() if isinstance(state, Down) and state.why}
+        ready = not down
+        words = {name: "unavailable" if name in down else "up" for name in parts}
         body: dict[str, object] = {"ready": ready, "parts": words | dict.fromkeys(warnings, "impaired")}
+        if reasons:
+            body["reasons"] = reasons
         if warnings:
             body["warnings"] = warnings
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE

@@ -14,6 +14,8 @@ class Following:
     def __init__(self, up: Gauge) -> None:
         self._up = up
         self._healthy = False
+        self.fault = ""
+        """Why the database could not be followed the last time, for operators."""
         self._moved = asyncio.Event()
         self._reached = asyncio.Event()
 

@@ -42,7 +42,7 @@ from parley.config.v1 import (
 )
 from servicekit.errors import StartupError, Unavailable
 from servicekit.lifecycle import Background
-from servicekit.metrics import serve_metrics
+from servicekit.metrics import Down, State, serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 
@@ -150,14 +150,16 @@ def _store(settings: ConfigSettings) -> PostgresStore:
     )
 
 
-async def _readiness(store: PostgresStore, feed: ChangeFeed) -> Mapping[str, bool | str]:
+async def _readiness(store: PostgresStore, feed: ChangeFeed) -> Mapping[str, State]:
     if not feed.healthy:
-        return {PEER: False}
+        return {PEER: Down(feed.fault or store.recent_failure)}
     try:
         # A read-only replica is still useful: gateways follow its watch.
-        return {PEER: await store.takes_writes() or "is read-only: writes fail until there is a primary"}
-    except Unavailable:
-        return {PEER: False}
+        if not await store.takes_writes():
+            return {PEER: "is read-only: writes fail until there is a primary"}
+        return {PEER: f"calls fail: {store.recent_failure}" if store.recent_failure else True}
+    except Unavailable as error:
+        return {PEER: Down(error.why)}
 
 
 def _server(

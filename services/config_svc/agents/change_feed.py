@@ -109,6 +109,7 @@ class ChangeFeed(Following):
                     await self._follow(tail)
             except ServiceError as error:
                 backoff = _FIRST_BACKOFF if self._healthy else min(backoff * 2, _MAX_BACKOFF)
+                self.fault = error.why if isinstance(error, Unavailable) else ""
                 log.warning("feed_down", reason=error.reason, retry_in_seconds=backoff)
             finally:
                 await self._set_health(False)

@@ -6,19 +6,16 @@ restart of PostgreSQL, costs one retry on a new one, but never after a commit be
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection as Driver
-from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import Connection, delete, event, func, make_url, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from config_svc.model.agent import AgentConfig, Revision
@@ -30,7 +27,8 @@ from config_svc.model.spec_json import decode_spec
 from config_svc.model.template import Template
 from config_svc.ports.store import Transaction
 from config_svc.postgres.access import PostgresAccess
-from config_svc.postgres.records import encode_providers, load_json
+from config_svc.postgres.connections import connected, new_engine
+from config_svc.postgres.records import encode_providers
 from config_svc.postgres.statements import (
     agent_of,
     agents_page,
@@ -53,7 +51,7 @@ from config_svc.postgres.tables import (
     gateway_providers,
     tool_server_claims,
 )
-from config_svc.postgres.tail import PEER, PostgresTail, answered, forget, listening
+from config_svc.postgres.tail import CANCEL_SECONDS, PEER, PostgresTail, answered, forget, listening, why
 from config_svc.postgres.tool_servers import PostgresToolServers
 from config_svc.postgres.transaction import PostgresTransaction
 from servicekit.errors import Unavailable
@@ -63,8 +61,10 @@ T = TypeVar("T")
 CHANNEL = "parley_config_changes"
 KEY_CHANNEL = "parley_config_api_keys"
 COMPACTION_BATCH = 10_000
+FAILURE_SECONDS = 10.0
+_NEVER = float("-inf"), ""
+CLOSE_SECONDS = CANCEL_SECONDS + 2.0
 
-_CONNECT_SECONDS = 2
 _POOL_SECONDS = 2.0
 _TAIL_SECONDS = 1.5
 
@@ -87,12 +87,12 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
     ) -> None:
         self._answer_seconds = answer_seconds
         pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": _POOL_SECONDS}
-        self._engine = _engine(url, answer_seconds, by_transaction=by_transaction, **pool)
+        self._engine = new_engine(url, answer_seconds, by_transaction=by_transaction, **pool)
         # A bound that ends with its transaction needs one.
         reading = {} if by_transaction else {"isolation_level": "AUTOCOMMIT"}
         self._reads = self._engine.execution_options(**reading)
         self._listens = direct_url is not None or not by_transaction
-        self._tails = _engine(
+        self._tails = new_engine(
             direct_url or url,
             answer_seconds,
             by_transaction=not self._listens,
@@ -100,11 +100,13 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
             isolation_level="AUTOCOMMIT",
         )
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._failed = _NEVER
 
     async def close(self) -> None:
-        """Closes every connection; work that was abandoned is waited for, at most the answer bound."""
-        if self._abandoned:
-            await asyncio.wait(self._abandoned, timeout=self._answer_seconds)
+        """Closes every connection; work that was abandoned is waited for, which ends within a bound."""
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        while self._abandoned and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._abandoned, timeout=left)
         await self._engine.dispose()
         await self._tails.dispose()
 
@@ -113,6 +115,12 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
         """How many of the pool's connections are in use."""
         pool: Any = self._engine.pool
         return int(pool.checkedout())
+
+    @property
+    def recent_failure(self) -> str:
+        """Why the last call failed; empty if it did not, or longer than `FAILURE_SECONDS` ago."""
+        time, reason = self._failed
+        return reason if asyncio.get_running_loop().time() - time < FAILURE_SECONDS else ""
 
     async def agent(
         self, project: str, agent_id: str, *, revision: int | None = None, uid: str | None = None
@@ -169,13 +177,13 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         async def once() -> T:
-            async with self._engine.connect() as connection:
+            async with connected(self._engine) as connection:
                 result = await work(PostgresTransaction(connection))
                 try:
                     await connection.commit()
                 except DBAPIError as error:
                     # It is unknown whether it was committed, so a retry is not safe.
-                    raise Unavailable(PEER) from error
+                    raise Unavailable(PEER, why=why(error.orig)) from error
                 return result
 
         return await self._answered(_retried(once))
@@ -205,7 +213,10 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
                 raise
             return connection, driver, listens
 
-        connection, driver, listens = await self._answered(listen())
+        def undo(opened: tuple[AsyncConnection, Driver[Any], bool]) -> None:
+            self._leave(opened[0].close())
+
+        connection, driver, listens = await answered(listen(), self._answer_seconds, self._abandoned, undo=undo)
         tail = PostgresTail(
             connection,
             driver,
@@ -233,7 +244,7 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
 
     async def compact(self, before: datetime, keep: int) -> int:
         async def once() -> int:
-            async with self._engine.connect() as connection:
+            async with connected(self._engine) as connection:
                 gone = await _compact(connection, before, keep)
                 await connection.commit()
                 return gone
@@ -242,21 +253,25 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
 
     async def takes_writes(self) -> bool:
         """Returns whether the server is a primary, as far as the sessions of the pool know."""
-        asked = "SELECT current_setting('transaction_read_only') = 'off'"
 
-        async def look(connection: AsyncConnection) -> bool:
-            return bool((await connection.exec_driver_sql(asked)).scalar_one())
+        async def look() -> bool:
+            async with connected(self._reads) as connection:
+                asked = "SELECT current_setting('transaction_read_only') = 'off'"
+                writes = bool((await connection.exec_driver_sql(asked)).scalar_one())
+                await connection.commit()
+                return writes
 
-        return await self._reading(look)
+        # Not by `_answered`: it succeeds where what calls need is gone.
+        return await answered(_retried(look), self._answer_seconds, self._abandoned)
 
     async def shares_sessions(self) -> bool:
         """Returns whether a session that is open here is shared with others, as by transaction poolers."""
 
         async def look() -> bool:
-            async with self._engine.connect() as first:
+            async with connected(self._engine) as first:
                 sessions = [await _session(first)]
                 await first.commit()
-                async with self._tails.connect() as second:
+                async with connected(self._tails) as second:
                     sessions.append(await _session(second))
             return sessions[0] == sessions[1]
 
@@ -274,7 +289,7 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
 
     async def _reading(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async def once() -> T:
-            async with self._reads.connect() as connection:
+            async with connected(self._reads) as connection:
                 result = await work(connection)
                 await connection.commit()  # in AUTOCOMMIT nothing is sent
                 return result
@@ -282,7 +297,13 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
         return await self._answered(_retried(once))
 
     async def _answered(self, work: Coroutine[Any, Any, T]) -> T:
-        return await answered(work, self._answer_seconds, self._abandoned)
+        try:
+            result = await answered(work, self._answer_seconds, self._abandoned)
+        except Unavailable as error:
+            self._failed = asyncio.get_running_loop().time(), error.why
+            raise
+        self._failed = _NEVER
+        return result
 
     async def _close_tail(self, connection: AsyncConnection, tail: PostgresTail) -> None:
         if tail.abandoned:
@@ -297,45 +318,6 @@ class PostgresStore(PostgresAccess, PostgresToolServers):
 
 async def _session(connection: AsyncConnection) -> int:
     return int((await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one())
-
-
-def _engine(url: str, answer_seconds: float, *, by_transaction: bool, **options: Any) -> AsyncEngine:
-    given = make_url(url).query
-    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "config_svc"}
-    engine = create_async_engine(
-        url,
-        json_deserializer=load_json,
-        connect_args={name: value for name, value in arguments.items() if name not in given}
-        | ({"prepare_threshold": None} if by_transaction else {}),
-        **options,
-    )
-
-    # By statement and not by `options`: poolers refuse, or drop, that parameter.
-    bounds = ("statement_timeout", "idle_in_transaction_session_timeout")
-    milliseconds = int(answer_seconds * 1000)
-
-    def bound_session(connection: Any, _: object) -> None:
-        autocommit, connection.autocommit = connection.autocommit, True
-        with contextlib.closing(connection.cursor()) as cursor:
-            cursor.execute("; ".join(f"SET {bound} = {milliseconds}" for bound in bounds))
-        connection.autocommit = autocommit
-
-    def bound_transaction(connection: Connection) -> None:
-        connection.exec_driver_sql("; ".join(f"SET LOCAL {bound} = {milliseconds}" for bound in bounds))
-
-    if not by_transaction:
-        event.listen(engine.sync_engine, "connect", bound_session)
-    elif options.get("isolation_level") != "AUTOCOMMIT":
-        event.listen(engine.sync_engine, "begin", bound_transaction)
-
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def give_up_readers(context: ExceptionContext) -> None:
-        # A server that takes no writes may have been the primary until now. Its sessions stay as they are, also when it
-        # is writable again, so the connection goes, and with it those of the pool that were made before.
-        if isinstance(context.original_exception, ReadOnlySqlTransaction):
-            context.is_disconnect = True
-
-    return engine
 
 
 async def _retried(once: Callable[[], Awaitable[T]]) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from config_svc.model.change import Change, FeedPosition
 from config_svc.ports.access import KeyChange
 from config_svc.postgres.access_statements import change_of_row, key_changes_after, newest_key_change, projects_with
+from config_svc.postgres.connections import Held
 from config_svc.postgres.statements import read_changes, read_position
 from config_svc.postgres.tables import agent_config_changes, api_key_changes
 from servicekit.errors import Unavailable
@@ -25,11 +26,28 @@ T = TypeVar("T")
 
 PEER = "postgresql"
 
-_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
+_UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,  # data or an index is damaged, or the server ended a transaction that it found too slow
+    psycopg.errors.ReadOnlySqlTransaction,
+    # A right was revoked, or the schema is not what it was at the start: whoever did that can undo it.
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.SystemError,
+    psycopg.errors.UntranslatableCharacter,  # the database's encoding is not UTF8
+)
 
 POLL_SECONDS = 0.1
 """Between two looks for changes where no notification can come: within the 250 ms in which gateways learn of them."""
 POLLS_BETWEEN_TRIES = 10
+
+CANCEL_SECONDS = 1.0
+"""How long the server may take to cancel what nobody waits for any more."""
 
 MAX_WHY = 300
 _SECRET = re.compile(r"(password['\"]?\s*[=:]\s*['\"]?|://[^\s:/@]*:)[^\s@'\"]+", re.IGNORECASE)
@@ -69,12 +87,12 @@ class PostgresTail:
         driver.add_notify_handler(self._note)
 
     async def position(self) -> FeedPosition:
-        return await answered(read_position(self._connection), self._answer_seconds, self.abandoned)
+        return await self._answered(read_position(self._connection))
 
     async def changes(self, after: int, limit: int) -> Sequence[Change]:
         if not await self._any_over(agent_config_changes, after):
             return []
-        return await answered(read_changes(self._connection, after, limit), self._answer_seconds, self.abandoned)
+        return await self._answered(read_changes(self._connection, after, limit))
 
     async def missing_projects(self, uids: Sequence[str]) -> Sequence[str]:
         there = {str(row.uid) for row in await self._run(projects_with(uids))}
@@ -98,7 +116,7 @@ class PostgresTail:
             try:
                 await _readable(self._driver.fileno(), timeout)
             except _UNAVAILABLE as error:
-                raise Unavailable(PEER) from error
+                raise Unavailable(PEER, why=why(error)) from error
         self._notified = False
 
     async def _poll(self, timeout: float) -> None:
@@ -106,7 +124,10 @@ class PostgresTail:
         self._polls += 1
         if self._channel is not None and self._polls % POLLS_BETWEEN_TRIES == 0:
             trying = listening(self._driver, self._channel)
-            self._listens = await answered(trying, self._answer_seconds, self.abandoned)
+            self._listens = await self._answered(trying)
+
+    async def _answered(self, work: Coroutine[Any, Any, T]) -> T:
+        return await answered(work, self._answer_seconds, self.abandoned, held=Held(self._driver))
 
     def _note(self, _: Notify) -> None:
         self._notified = True
@@ -121,10 +142,10 @@ class PostgresTail:
         async def look() -> bool:
             return await (await self._driver.execute(statement, (sequence,))).fetchone() is not None
 
-        return await answered(look(), self._answer_seconds, self.abandoned)
+        return await self._answered(look())
 
     async def _run(self, statement: Select[Any]) -> CursorResult[Any]:
-        return await answered(self._connection.execute(statement), self._answer_seconds, self.abandoned)
+        return await self._answered(self._connection.execute(statement))
 
 
 async def listening(driver: Driver[Any], channel: str) -> bool:
@@ -157,26 +178,38 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[asyncio.Task[Any]]) -> T:
+async def answered(
+    work: Coroutine[Any, Any, T],
+    seconds: float,
+    abandoned: set[asyncio.Task[Any]],
+    *,
+    held: Held | None = None,
+    undo: Callable[[T], None] | None = None,
+) -> T:
     """Returns what `work` does; raises Unavailable when the database is, or has not answered after `seconds`.
 
     `work` that is left behind, also by a caller that is cancelled, is cancelled and kept in `abandoned` until it ends.
+    That takes `CANCEL_SECONDS`: then its connections (`held`, and those that it opens) are severed. What it returns
+    without anybody to take it is given to `undo`.
     """
     loop = asyncio.get_running_loop()
-    task, over = loop.create_task(work), loop.create_future()
+    held = held or Held()
+    with held:
+        task = loop.create_task(work)
+    over = loop.create_future()
     task.add_done_callback(lambda _: _resolve(over))
     timer = loop.call_later(seconds, _resolve, over)
     try:
         await over
+    except asyncio.CancelledError:
+        _abandon(task, abandoned, held, undo)
+        raise
     finally:
         timer.cancel()
-        if not task.done():
-            task.cancel()
-            abandoned.add(task)
-            task.add_done_callback(lambda late: forget(late, abandoned))
     if not task.done():
+        _abandon(task, abandoned, held, undo)
         log.warning("database_timeout", seconds=seconds)
-        raise Unavailable(PEER)
+        raise Unavailable(PEER, why=f"no answer within {seconds:g} s")
     try:
         return task.result()
     except DBAPIError as error:
@@ -184,10 +217,29 @@ async def answered(work: Coroutine[Any, Any, T], seconds: float, abandoned: set[
             raise
         state = getattr(error.orig, "sqlstate", None)
         log.warning("database_error", error=type(error.orig).__name__, sqlstate=state, why=why(error.orig))
-        raise Unavailable(PEER) from error
+        raise Unavailable(PEER, why=why(error.orig)) from error
     except (*_UNAVAILABLE, PoolTimeout, OSError) as error:
         log.warning("database_unavailable", error=type(error).__name__, why=why(error))
-        raise Unavailable(PEER) from error
+        raise Unavailable(PEER, why=why(error)) from error
+
+
+def _abandon(
+    task: asyncio.Task[T], abandoned: set[asyncio.Task[Any]], held: Held, undo: Callable[[T], None] | None
+) -> None:
+    def sever() -> None:
+        held.sever()
+        task.cancel()  # it may be asking the server to cancel a statement
+
+    def end(_: asyncio.Task[T]) -> None:
+        timer.cancel()
+        if undo is not None and not task.cancelled() and task.exception() is None:
+            undo(task.result())
+        forget(task, abandoned)
+
+    task.cancel()
+    abandoned.add(task)
+    timer = asyncio.get_running_loop().call_later(CANCEL_SECONDS, sever)
+    task.add_done_callback(end)
 
 
 def why(error: BaseException | None) -> str:

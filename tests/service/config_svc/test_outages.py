@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from config_svc.postgres.migrate import migrate
 from config_svc.postgres.store import PostgresStore
-from config_svc.postgres.tail import why
+from config_svc.postgres.tail import answered, why
 from parley.config.v1 import agent_config_service_pb2 as pb
 from parley.config.v1 import template_service_pb2 as templates_pb
 from parley_cli.embedded.postgres import EmbeddedPostgres
@@ -26,6 +27,7 @@ from servicekit.errors import ServiceError, Unavailable
 from servicekit.rpc_status import from_rpc_error
 from tests.servers.databases import migrated_database
 from tests.servers.ports import free_port
+from tests.servers.silent_proxy import Proxy
 from tests.servers.standby import Standby
 from tests.servers.stores import Choice, PostgresServer, libpq_url
 from tests.service.config_svc.conftest import Running, agent, publish, running
@@ -39,56 +41,6 @@ def mortal_postgres(server_choice: Choice, tmp_path: Path) -> Iterator[PostgresS
     with contextlib.suppress(Exception):
         server.stop()
     server.remove()
-
-
-class Proxy:
-    """Stands before PostgreSQL and can fall silent: connections stay, new ones are taken, nothing is passed on."""
-
-    def __init__(self, url: str) -> None:
-        self._target = make_url(url)
-        self._open = asyncio.Event()
-        self._open.set()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-
-    def freeze(self) -> None:
-        self._open.clear()
-
-    def thaw(self) -> None:
-        self._open.set()
-
-    async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
-        try:
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            far_writer.close()
-            self._tasks.discard(task)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            await self._open.wait()
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 CALLS: dict[str, Callable[[Running], Awaitable[Any]]] = {
@@ -329,3 +281,116 @@ async def test_a_caller_that_gives_up_gives_its_connection_back(database_url: st
         async with asyncio.timeout(60):
             await until("SERVING", service)
             assert (await CALLS["get"](service)).agent_config.id == "a"
+
+
+async def test_connections_that_fell_silent_are_given_up(proxy: tuple[Proxy, str]) -> None:
+    """Also while nothing else answers: what is abandoned in a statement, or in a transaction between two, ends."""
+    wire, url = proxy
+    store = PostgresStore(url, answer_seconds=1, pool_size=2)
+
+    async def silent(transaction: Any) -> None:
+        wire.freeze()
+        await transaction._connection.exec_driver_sql("SELECT 1")
+
+    async def silent_after(transaction: Any) -> None:
+        await transaction._connection.exec_driver_sql("SELECT 1")
+        wire.freeze()
+        await asyncio.sleep(60)
+
+    for work in (silent, silent_after):
+        wire.thaw()
+        for outcome in await asyncio.gather(*(store.transact(work) for _ in range(2)), return_exceptions=True):
+            assert isinstance(outcome, Unavailable)
+        async with asyncio.timeout(60):
+            while store.connections_in_use:
+                await asyncio.sleep(0.05)
+    await store.close()
+    assert not store._abandoned
+
+
+async def test_what_is_cut_off_in_any_phase_of_connecting_leaves_nothing(database_url: str) -> None:
+    async def cut_off(messages: int) -> None:
+        wire = Proxy(database_url)
+        wire.freeze_after(messages)
+        store = PostgresStore(await wire.start(), answer_seconds=0.5)
+        with contextlib.suppress(Unavailable):
+            await store.templates("", 1)
+        with contextlib.suppress(Unavailable):
+            async with store.tail() as tail:
+                await tail.position()
+        await store.close()
+        assert not store._abandoned
+        wire.thaw()
+        async with asyncio.timeout(30):  # less than PostgreSQL's own bound
+            while wire.connections:
+                await asyncio.sleep(0.05)
+        await wire.close()
+
+    gc.disable()  # nothing is left to it
+    try:
+        await asyncio.gather(*(cut_off(messages) for messages in range(16)))
+    finally:
+        gc.enable()
+    gc.collect()
+
+
+ROLE_FAULTS = {
+    "REVOKE ALL ON {table} FROM {role}": (
+        "GRANT ALL ON {table} TO {role}",
+        "permission denied for table agent_configs",
+    ),
+    "ALTER TABLE {table} RENAME TO hidden": ("ALTER TABLE hidden RENAME TO {table}", '"agent_configs" does not exist'),
+    "ALTER ROLE {role} NOLOGIN": ("ALTER ROLE {role} LOGIN", "not permitted to log in"),
+    "ALTER ROLE {role} PASSWORD 'other'": ("ALTER ROLE {role} PASSWORD 'hunter2'", "password authentication failed"),
+    "ALTER ROLE {role} SET search_path = hidden": ("ALTER ROLE {role} RESET search_path", "does not exist"),
+    "ALTER ROLE {role} SET datestyle = German": ("ALTER ROLE {role} RESET datestyle", ""),
+    "ALTER ROLE {role} SET statement_timeout = 1": ("ALTER ROLE {role} RESET statement_timeout", ""),
+}
+"""What is done, what undoes it, and what is said meanwhile: nothing where it changes nothing."""
+
+
+async def test_rights_and_tables_that_are_taken_away_are_named_and_come_back(database_url: str) -> None:
+    role, port = f"app{free_port()}", free_port()
+    names = {"role": role, "table": "agent_configs"}
+    url = make_url(database_url).set(username=role, password="hunter2").render_as_string(hide_password=False)
+    end_sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hunter2'".encode())
+        for kind in ("TABLES", "SEQUENCES"):
+            admin.execute(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {role}".encode())
+        async with running(url, metrics_port=port) as service:
+            await service.templates.PublishTemplate(publish())
+            await create(service, "a")
+            for fault, (undo, said) in ROLE_FAULTS.items():
+                admin.execute(fault.format(**names).encode())
+                admin.execute(end_sessions, [role])
+                if said:
+                    async with asyncio.timeout(60):
+                        answer = ""
+                        while said not in answer:
+                            assert (await failure(CALLS["get"](service))).reason == "PEER_UNAVAILABLE"
+                            answer = str((await ready(port)).json())
+                    assert "hunter2" not in answer
+                else:
+                    assert (await CALLS["get"](service)).agent_config.id == "a"
+                admin.execute(undo.format(**names).encode())
+                admin.execute(end_sessions, [role])
+                await until("SERVING", service)
+                assert (await CALLS["get"](service)).agent_config.id == "a"
+        admin.execute(f"DROP OWNED BY {role}".encode())
+        admin.execute(f"DROP ROLE {role}".encode())
+
+
+async def test_what_nobody_takes_any_more_is_undone() -> None:
+    undone: list[str] = []
+
+    async def opened() -> str:
+        caller.cancel()
+        return "a connection"
+
+    caller = asyncio.create_task(answered(opened(), 60, set(), undo=undone.append))
+    await asyncio.wait([caller])
+    async with asyncio.timeout(60):
+        while not undone:
+            await asyncio.sleep(0)
+    assert caller.cancelled()

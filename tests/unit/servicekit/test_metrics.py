@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.testing import capture_logs
 
 from servicekit.errors import StartupError
-from servicekit.metrics import EndpointLimits, call_duration, exposition, observe_tasks, serve_metrics
+from servicekit.metrics import Down, EndpointLimits, State, call_duration, exposition, observe_tasks, serve_metrics
 
 
 async def fetch(port: int | None, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -57,6 +57,20 @@ async def test_readiness_tells_which_part_is_away(free_port: int) -> None:
         status, _, body = await fetch(free_port, "/readyz")
     assert status == 503
     assert json.loads(body) == {"ready": False, "parts": {"postgres": "unavailable", "feed": "up"}}
+
+
+async def test_readiness_says_why_a_part_is_unavailable(free_port: int) -> None:
+    async def check() -> Mapping[str, State]:
+        return {"postgres": Down("no such database"), "feed": Down("")}
+
+    async with serve_metrics("127.0.0.1", free_port, readiness=check):
+        status, _, body = await fetch(free_port, "/readyz")
+    assert status == 503
+    assert json.loads(body) == {
+        "ready": False,
+        "parts": {"postgres": "unavailable", "feed": "unavailable"},
+        "reasons": {"postgres": "no such database"},
+    }
 
 
 async def test_readiness_warns_of_what_does_not_keep_the_service_from_its_work(free_port: int) -> None:
