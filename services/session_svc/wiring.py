@@ -17,9 +17,9 @@ from access.rules import require_audit, rules_of
 from callstream.server import CallStreams
 from parley.session.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from servicekit.channels import open_channel
-from servicekit.errors import ServiceError, StartupError
+from servicekit.errors import ServiceError, StartupError, Unavailable
 from servicekit.lifecycle import Background
-from servicekit.metrics import serve_metrics
+from servicekit.metrics import Down, State, serve_metrics
 from servicekit.server import GrpcServer, serving
 from servicekit.tls import Certificates, certificates
 from session_svc.audited_sessions import RECORDED, AuditedSessions
@@ -65,6 +65,8 @@ PROBE_TIMEOUT = 1.0
 PROBES_A_LOOK = 10
 PROBE_KEPT_MS = 60_000
 PROBE_KEY = "health:probe"
+NO_SCRIPT = "0" * 40
+"""The name of no script: who may run scripts by name is answered that it is unknown."""
 SERVICES = (turn_servicer.NAME, session_servicer.NAME)
 _PEERS = ("parley.config.v1.AgentConfigService", "parley.config.v1.AccessService")
 
@@ -247,17 +249,26 @@ class RedisHealth:
         self._probes = 0
         self._writes = True
         self._policy = ""
+        self._refusal = ""
+        self._fault = ""
 
     async def _look_closer(self) -> None:
         """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node is asked for all."""
         *written, told = await self._link.send_in_order(
-            [("EVAL", PROBE_SCRIPT, 1, PROBE_KEY), ("SET", PROBE_KEY, "1", "PX", PROBE_KEPT_MS)], [("INFO", "memory")]
+            [
+                ("EVAL", PROBE_SCRIPT, 1, PROBE_KEY),
+                ("EVALSHA", NO_SCRIPT, 1, PROBE_KEY),
+                ("SET", PROBE_KEY, "1", "PX", PROBE_KEPT_MS),
+            ],
+            [("INFO", "memory")],
         )
-        refused = next((reply for reply in written if isinstance(reply, hiredis.ReplyError)), None)
+        errors = [str(reply) for reply in written if isinstance(reply, hiredis.ReplyError)]
+        refused = next((error for error in errors if not error.startswith("NOSCRIPT")), None)
         writes = refused is None
         if writes != self._writes:
             log.warning("redis_writes_again" if writes else "redis_write_refused", error=str(refused)[:200])
         self._writes = writes
+        self._refusal = (refused or "").partition("\n")[0][:200]
         text = told.decode(errors="replace") if isinstance(told, bytes) else ""
         policy = text.partition("maxmemory_policy:")[2].partition("\r\n")[0]
         if policy != self._policy and policy not in ("", "noeviction"):
@@ -278,8 +289,9 @@ class RedisHealth:
                     await self._look_closer()
             self._probes += 1
             self.up = True
-        except (ServiceError, TimeoutError):
+        except (ServiceError, TimeoutError) as error:
             self.up = False
+            self._fault = error.why if isinstance(error, Unavailable) else "no answer"
         self._metrics.redis_up(self.up)
         # Health moves calls to another replica, but not those of streams that are there already.
         self._streams.set_serving(self.up)
@@ -294,9 +306,12 @@ class RedisHealth:
                     await server.set_serving(name, self.up)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def readiness(self) -> Mapping[str, bool | str]:
-        """Returns whether Redis answers and takes writes, and warns where it may evict."""
-        parts: dict[str, bool | str] = {"redis": self.up, "redis writes": self._writes}
+    async def readiness(self) -> Mapping[str, State]:
+        """Returns whether Redis answers and takes writes, or why not, and warns where it may evict."""
+        parts: dict[str, State] = {
+            "redis": self.up or Down(self._fault),
+            "redis writes": self._writes or Down(self._refusal),
+        }
         if self._evicts:
             parts["redis policy"] = f"maxmemory-policy {self._policy} evicts sessions: it must be noeviction"
         return parts

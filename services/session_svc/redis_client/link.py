@@ -18,8 +18,8 @@ class RedisUnavailable(Unavailable):
 
     stage: int | None = None
 
-    def __init__(self) -> None:
-        super().__init__("redis", retry_after=1.0)
+    def __init__(self, why: str = "") -> None:
+        super().__init__("redis", retry_after=1.0, why=why)
 
 
 class NotSent(RedisUnavailable):

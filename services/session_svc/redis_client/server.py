@@ -20,6 +20,7 @@ REPLY_SECONDS = 2.0
 WATCH_SECONDS = 0.5
 CATCH_UP_SECONDS = 0.2
 MAX_CALLS = 4096
+MAX_FAULT = 200
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 FIRST_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
@@ -57,6 +58,7 @@ class RedisLink(asyncio.Protocol):
         self._calls: deque[_Call] = deque()
         self._unsent: list[bytes] = []
         self.generation = 0
+        self._fault = ""
 
     def start(self) -> Self:
         """Begins to keep the connection up, without waiting for it."""
@@ -79,7 +81,7 @@ class RedisLink(asyncio.Protocol):
         if self._transport is None:
             await asyncio.wait([self._attempt], timeout=CONNECT_SECONDS)
             if self._transport is None:
-                raise NotSent
+                raise NotSent(self._fault)
         if len(self._calls) >= MAX_CALLS:
             raise NotSent
         call = _Call(len(commands), self._loop.create_future(), self._loop.time())
@@ -194,6 +196,7 @@ class RedisLink(asyncio.Protocol):
                 async with asyncio.timeout(CONNECT_SECONDS):
                     return await self._dial()
             except (OSError, TimeoutError, RedisError) as error:
-                log.warning("redis_unreachable", error=str(error) or type(error).__name__)
+                self._fault = (str(error) or type(error).__name__).partition("\n")[0][:MAX_FAULT]
+                log.warning("redis_unreachable", error=self._fault)
             self._attempt.set_result(None)
         raise AssertionError

@@ -37,7 +37,8 @@ _PASSING_FAULTS = (
     "NOPERM",
     "NOAUTH",
 )
-_NO_RIGHT_IN_A_SCRIPT = "ERR ACL failure in script"
+_NO_COMMAND = re.compile(r"ERR (ACL failure in script|unknown command|unknown \w+ command called from)", re.IGNORECASE)
+"""A right is missing, or a command: servers of some providers have renamed or disabled some."""
 _DEMOTED = ("READONLY", "UNBLOCKED", "ERR WAIT cannot be used with replica")
 # A key of a wrong type, or a value in it that is none of those that scripts write.
 _DAMAGE = re.compile(
@@ -50,7 +51,7 @@ _TRIES = 4
 SHARED_SOURCES = ("prelude", "journal")
 """The text before every script of a session."""
 PROBE_SCRIPT = """
-redis.call('DEL', KEYS[1])
+redis.call('TIME') redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'a', '1') redis.call('HGETALL', KEYS[1]) redis.call('HDEL', KEYS[1], 'a')
 redis.call('RPUSH', KEYS[1], '1') redis.call('LRANGE', KEYS[1], 0, -1) redis.call('LPOP', KEYS[1])
 redis.call('ZADD', KEYS[1], 1, 'a') redis.call('ZRANGE', KEYS[1], 0, -1) redis.call('ZREM', KEYS[1], 'a')
@@ -239,8 +240,8 @@ class RedisScripts:
             self._on_damage("session")
             log.error("redis_data_damaged", error=text[:200])
             return SessionDamaged()
-        passing = text.startswith(_NO_RIGHT_IN_A_SCRIPT) or text.partition(" ")[0] in _PASSING_FAULTS
-        return RedisUnavailable() if passing else RedisFault(text)
+        passing = _NO_COMMAND.match(text) is not None or text.partition(" ")[0] in _PASSING_FAULTS
+        return RedisUnavailable(text[:200]) if passing else RedisFault(text)
 
 
 def _first_error(replies: Sequence[Reply]) -> int | None:
