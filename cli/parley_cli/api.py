@@ -22,6 +22,7 @@ SILENCE_SECONDS = 120.0
 
 Json = dict[str, Any]
 
+_PAGE_SIZE = 100
 _FAILED = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)
 _ENDS = {"length": "[cut at the limit]", "content_filter": "[stopped by the content filter]"}
 """What there is to say of an answer by its finish reason."""
@@ -140,17 +141,22 @@ class Api:
         answer = self._send(method, path, **options)
         return {} if answer.status_code == httpx.codes.NO_CONTENT else self._object(answer)
 
-    def list_all(self, path: str, limit: int, **params: str | int | None) -> list[Json]:
-        """Returns the first `limit` objects of a list, over as many pages as it takes."""
+    def list_all(self, path: str, **params: str | int | None) -> list[Json]:
+        """Returns all objects of a list, over as many pages as it takes."""
+        return self.list_first(path, 0, **params)[0]
+
+    def list_first(self, path: str, limit: int, **params: str | int | None) -> tuple[list[Json], bool]:
+        """Returns the first `limit` objects of a list (0: all), and whether there are more of them."""
         found: list[Json] = []
         token: str | None = None
-        while len(found) < limit:
-            page = self.get(path, page_size=min(limit - len(found), 100), page_token=token, **params)
+        while True:
+            size = min(limit - len(found), _PAGE_SIZE) if limit else _PAGE_SIZE
+            page = self.get(path, page_size=size, page_token=token, **params)
             found += page.get("data", [])
             token = page.get("next_page_token") or None
-            if token is None:
+            if token is None or 0 < limit <= len(found):
                 break
-        return found[:limit]
+        return (found[:limit], token is not None or len(found) > limit) if limit else (found, False)
 
     @contextmanager
     def chat(

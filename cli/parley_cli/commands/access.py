@@ -8,7 +8,7 @@ from parley_cli.api import Api, path_of
 from parley_cli.commands.confirm import Yes, confirm_deletion
 from parley_cli.commands.output import print_fields, print_json
 from parley_cli.commands.project import Project
-from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
+from parley_cli.commands.resource import ALL, AsJson, Limit, delete, print_list, show
 from parley_cli.terminal import echo
 
 projects = typer.Typer(help="Manage projects, which isolate agents, sessions and keys.", no_args_is_help=True)
@@ -51,12 +51,10 @@ def create_project(
 
 
 @projects.command("list")
-def list_projects(limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_projects(limit: Limit = ALL, as_json: AsJson = False) -> None:
     """List projects."""
-    with Api() as api:
-        rows = api.list_all("/v1/projects", limit)
     columns = {"id": "id", "name": "display_name", "created": "create_time"}
-    print_rows(rows, columns, nothing="no projects", as_json=as_json)
+    print_list("/v1/projects", columns, None, limit=limit, nothing="no projects", as_json=as_json)
 
 
 @projects.command("delete")
@@ -117,11 +115,9 @@ def get_key(key_id: KeyId, project: Project = None, as_json: AsJson = False) -> 
 
 
 @keys.command("list")
-def list_keys(project: Project = None, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_keys(project: Project = None, limit: Limit = ALL, as_json: AsJson = False) -> None:
     """List the metadata of API keys."""
-    with Api(project=project) as api:
-        rows = api.list_all("/v1/api_keys", limit)
-    print_rows(rows, _KEY_COLUMNS, nothing="no API keys", as_json=as_json)
+    print_list("/v1/api_keys", _KEY_COLUMNS, project, limit=limit, nothing="no API keys", as_json=as_json)
 
 
 @keys.command("revoke")
@@ -154,6 +150,13 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Show who changed what, newest first."""
-    with Api(project=project) as api:
-        rows = api.list_all("/v1/audit", limit, actor=actor, resource=resource)
-    print_rows(rows, _AUDIT_COLUMNS, nothing="nothing was changed", as_json=as_json)
+    print_list(
+        "/v1/audit",
+        _AUDIT_COLUMNS,
+        project,
+        limit=limit,
+        nothing="nothing was changed",
+        as_json=as_json,
+        actor=actor,
+        resource=resource,
+    )

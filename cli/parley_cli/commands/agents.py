@@ -13,7 +13,7 @@ from parley_cli.commands.completion import agent_ids
 from parley_cli.commands.confirm import Yes
 from parley_cli.commands.output import print_json
 from parley_cli.commands.project import Project
-from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
+from parley_cli.commands.resource import ALL, AsJson, Limit, delete, print_list, show
 from parley_cli.commands.revisions import diff, list_revisions, rollback, undelete
 from parley_cli.declared.agent_file import MAX_BYTES
 from parley_cli.declared.yaml_bounds import YamlTooLarge, load_yaml
@@ -62,16 +62,23 @@ def read_object(file: Path) -> dict[str, Any]:
 
 @agents.command("list")
 def list_agents(
-    limit: Limit = 100,
+    limit: Limit = ALL,
     filter_text: Annotated[str | None, typer.Option("--filter", help="A filter, such as 'labels.team=cx'.")] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Include deleted agents, which can be undeleted.")] = False,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """List agents."""
-    with Api(project=project) as api:
-        rows = api.list_all("/v1/agents", limit, filter=filter_text, show_deleted="true" if deleted else None)
-    print_rows(rows, COLUMNS | (DELETED if deleted else {}), nothing="no agents", as_json=as_json)
+    print_list(
+        "/v1/agents",
+        COLUMNS | (DELETED if deleted else {}),
+        project,
+        limit=limit,
+        nothing="no agents",
+        as_json=as_json,
+        filter=filter_text,
+        show_deleted="true" if deleted else None,
+    )
 
 
 @agents.command("get")

@@ -16,7 +16,6 @@ from parley_cli.commands.project import Project
 from parley_cli.declared.agent_file import AgentFile, Kind, Problem, agent_files, as_yaml, exported
 from parley_cli.declared.plan import (
     DEFAULT_OWNER,
-    MAX_AGENTS,
     OWNER_LABEL,
     Action,
     FieldChange,
@@ -103,8 +102,8 @@ def export(
     """Write agents as files for `apply`; without ids, all agents and tool servers. Existing files keep comments."""
     with Api(project=project) as api:
         named = [api.get(path_of("agents", one)) for one in ids or ()]
-        agents = named or api.list_all("/v1/agents", MAX_AGENTS)
-        servers = [] if named else api.list_all("/v1/tool_servers", MAX_AGENTS)
+        agents = named or api.list_all("/v1/agents")
+        servers = [] if named else api.list_all("/v1/tool_servers")
     contents = [exported(one, frozenset({OWNER_LABEL})) for one in [*servers, *agents]]
     if directory is not None:
         _write(contents, directory)

@@ -11,7 +11,7 @@ def agent_ids(incomplete: str) -> list[str]:
     """Returns ids of agents that begin so, in the key's own project; none where the server does not say."""
     try:
         with Api(timeout=SECONDS) as api:
-            rows = api.list_all(path_of("agents"), 10 * MAX_OFFERED)
+            rows, _ = api.list_first(path_of("agents"), 10 * MAX_OFFERED)
     except LocalError:
         return []
     return [id for row in rows if (id := str(row.get("id", ""))).startswith(incomplete)][:MAX_OFFERED]

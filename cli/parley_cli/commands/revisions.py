@@ -9,7 +9,7 @@ from parley_cli.commands.apply import change_lines
 from parley_cli.commands.completion import agent_ids
 from parley_cli.commands.output import print_json, print_table
 from parley_cli.commands.project import Project
-from parley_cli.commands.resource import AsJson
+from parley_cli.commands.resource import ALL, AsJson, Limit, report_more
 from parley_cli.declared.plan import FieldChange
 from parley_cli.terminal import echo
 
@@ -26,18 +26,20 @@ COLUMNS = {
 
 def list_revisions(
     agent_id: Id,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of results.")] = 100,
+    limit: Limit = ALL,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """List an agent's revisions, newest first, with time, author, comment and changed fields."""
     with Api(project=project) as api:
-        rows = api.list_all(path_of("agents", agent_id, "revisions"), limit)
+        rows, more = api.list_first(path_of("agents", agent_id, "revisions"), limit)
     if as_json:
         print_json(rows)
-        return
-    shown = [row | {"changed_fields": ", ".join(row.get("changed_fields", []))} for row in rows]
-    print_table(shown, COLUMNS, nothing="no revisions")
+    else:
+        shown = [row | {"changed_fields": ", ".join(row.get("changed_fields", []))} for row in rows]
+        print_table(shown, COLUMNS, nothing="no revisions")
+    if more:
+        report_more(limit)
 
 
 def diff(

@@ -10,7 +10,7 @@ from parley_cli.commands.completion import agent_ids
 from parley_cli.commands.confirm import Yes
 from parley_cli.commands.output import print_fields, print_json
 from parley_cli.commands.project import Project
-from parley_cli.commands.resource import AsJson, Limit, delete, print_rows
+from parley_cli.commands.resource import AsJson, Limit, delete, print_list, report_more
 from parley_cli.terminal import console, echo, in_a_line
 
 sessions = typer.Typer(help="Inspect and delete sessions.", no_args_is_help=True)
@@ -34,9 +34,16 @@ def list_sessions(
     agent: Agent = None, user: User = None, limit: Limit = 100, project: Project = None, as_json: AsJson = False
 ) -> None:
     """List sessions."""
-    with Api(project=project) as api:
-        rows = api.list_all("/v1/sessions", limit, agent_id=agent, user_id=user)
-    print_rows(rows, COLUMNS, nothing="no sessions", as_json=as_json)
+    print_list(
+        "/v1/sessions",
+        COLUMNS,
+        project,
+        limit=limit,
+        nothing="no sessions",
+        as_json=as_json,
+        agent_id=agent,
+        user_id=user,
+    )
 
 
 @sessions.command("show")
@@ -44,15 +51,17 @@ def show_session(session_id: Id, limit: Limit = 1000, project: Project = None, a
     """Show one session with its messages, oldest first."""
     with Api(project=project) as api:
         session = api.get(path_of("sessions", session_id))
-        messages = api.list_all(path_of("sessions", session_id, "messages"), limit)
+        messages, more = api.list_first(path_of("sessions", session_id, "messages"), limit)
     if as_json:
         print_json({"session": session, "messages": messages})
-        return
-    print_fields(session)
-    out = console()
-    for message in messages:
-        out.print(Text(f"\n{in_a_line(str(message.get('role')))}", style="bold"))
-        echo(message_text(message))
+    else:
+        print_fields(session)
+        out = console()
+        for message in messages:
+            out.print(Text(f"\n{in_a_line(str(message.get('role')))}", style="bold"))
+            echo(message_text(message))
+    if more:
+        report_more(limit)
 
 
 def message_text(message: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def _group() -> None:
 def list_templates(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List templates."""
     with Api() as api:
-        rows = api.list_all("/v1/templates", 1000)
+        rows = api.list_all("/v1/templates")
     if as_json:
         print_json(rows)
     else:

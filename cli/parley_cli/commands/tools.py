@@ -10,7 +10,7 @@ from parley_cli.commands.apply import Output, carry_out_plan, require_good
 from parley_cli.commands.confirm import Yes
 from parley_cli.commands.output import print_json, print_table
 from parley_cli.commands.project import Project
-from parley_cli.commands.resource import AsJson, Limit, delete, print_rows, show
+from parley_cli.commands.resource import ALL, AsJson, Limit, delete, print_list, show
 from parley_cli.declared.agent_file import Kind, agent_files
 from parley_cli.declared.plan import DEFAULT_OWNER, make_plan
 from parley_cli.errors import LocalError
@@ -34,15 +34,21 @@ TESTED = {"tool": "name", "idempotent": "idempotent", "description": "descriptio
 
 @tools.command("list")
 def list_tool_servers(
-    limit: Limit = 100,
+    limit: Limit = ALL,
     filter_text: Annotated[str | None, typer.Option("--filter", help="A filter, such as 'kind = mcp'.")] = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
     """List tool servers."""
-    with Api(project=project) as api:
-        rows = api.list_all("/v1/tool_servers", limit, filter=filter_text)
-    print_rows(rows, COLUMNS, nothing="no tool servers", as_json=as_json)
+    print_list(
+        "/v1/tool_servers",
+        COLUMNS,
+        project,
+        limit=limit,
+        nothing="no tool servers",
+        as_json=as_json,
+        filter=filter_text,
+    )
 
 
 @tools.command("get")

@@ -21,7 +21,6 @@ from parley_cli.declared.references import (
 
 OWNER_LABEL = "managed-by"
 DEFAULT_OWNER = "parley-apply"
-MAX_AGENTS = 1_000_000
 
 _AT_A_TIME = 8
 _SHAPE_TRIES = 50
@@ -89,7 +88,7 @@ def make_plan(api: Api, files: Iterable[AgentFile], owner: str, *, prune: bool) 
     """
     declared = list(files)
     live = {
-        kind: {one["id"]: one for one in api.list_all(f"/v1/{kind.value}", MAX_AGENTS)}
+        kind: {one["id"]: one for one in api.list_all(f"/v1/{kind.value}")}
         for kind in Kind
         if kind is Kind.AGENT or prune or any(file.kind is kind for file in declared)
     }

@@ -22,9 +22,9 @@ SESSION = {"id": "s-1", "agent_id": "support", "user_id": "ada", "message_count"
 
 def test_list_follows_pages(server: Server, run) -> None:
     server.answers["GET /v1/agents?page_size=100"] = (200, {"data": [AGENT], "next_page_token": "t"})
-    server.answers["GET /v1/agents?page_size=99&page_token=t"] = (200, {"data": [AGENT | {"id": "b"}]})
-    code, out, _ = run("agents", "list")
-    assert code == 0
+    server.answers["GET /v1/agents?page_size=100&page_token=t"] = (200, {"data": [AGENT | {"id": "b"}]})
+    code, out, err = run("agents", "list")
+    assert (code, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines()] == ["id", "support", "b"]
     assert "assistant" in out
 
@@ -88,6 +88,66 @@ def test_list_as_json_is_json(server: Server, run) -> None:
     server.answers["GET /v1/agents?page_size=1"] = (200, {"data": [AGENT], "next_page_token": "more"})
     code, out, _ = run("agents", "list", "--limit", "1", "--json")
     assert (code, json.loads(out)) == (0, [AGENT])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (("agents", "list"), "agents"),
+        (("agents", "revisions", "support"), "agents/support/revisions"),
+        (("tools", "list"), "tool_servers"),
+        (("keys", "list"), "api_keys"),
+        (("projects", "list"), "projects"),
+        (("templates", "list"), "templates"),
+        (("sessions", "list", "--limit", "0"), "sessions"),
+        (("audit", "--limit", "0"), "audit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_a_list_is_whole(server: Server, run, arguments: tuple[str, ...], path: str) -> None:
+    def rows(first: int, count: int) -> list[dict[str, Any]]:
+        return [{"id": f"one-{number}"} for number in range(first, first + count)]
+
+    server.answers[f"GET /v1/{path}?page_size=100"] = (200, {"data": rows(0, 100), "next_page_token": "b"})
+    server.answers[f"GET /v1/{path}?page_size=100&page_token=b"] = (
+        200,
+        {"data": rows(100, 100), "next_page_token": "c"},
+    )
+    server.answers[f"GET /v1/{path}?page_size=100&page_token=c"] = (200, {"data": rows(200, 50)})
+    code, out, err = run(*arguments, "--json")
+    assert (code, err) == (0, "")
+    assert [row["id"] for row in json.loads(out)] == [f"one-{number}" for number in range(250)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "limit"),
+    [
+        (("agents", "list", "--limit", "2"), "agents", 2),
+        (("agents", "revisions", "support", "--limit", "2"), "agents/support/revisions", 2),
+        (("tools", "list", "--limit", "2"), "tool_servers", 2),
+        (("keys", "list", "--limit", "2"), "api_keys", 2),
+        (("projects", "list", "--limit", "2"), "projects", 2),
+        (("sessions", "list"), "sessions", 100),
+        (("sessions", "show", "s-1", "--limit", "2"), "sessions/s-1/messages", 2),
+        (("audit",), "audit", 100),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_a_list_that_is_cut_says_so(
+    server: Server, run, arguments: tuple[str, ...], path: str, limit: int, as_json: bool
+) -> None:
+    rows = [{"id": f"one-{number}", "role": "user", "content": "Hi"} for number in range(limit)]
+    server.answers["GET /v1/sessions/s-1"] = (200, SESSION)
+    server.answers[f"GET /v1/{path}?page_size={limit}"] = (200, {"data": rows, "next_page_token": "more"})
+    code, out, err = run(*arguments, *(["--json"] if as_json else []))
+    assert (code, err) == (
+        0,
+        f"parley: these are the first {limit}, there are more (--limit 0 lists all)\n",
+    )
+    assert "there are more" not in out
+    server.answers[f"GET /v1/{path}?page_size={limit}"] = (200, {"data": rows})
+    assert run(*arguments)[2] == ""
 
 
 @pytest.mark.parametrize("text", ['{"id": "support", "parameters": {"n": 1}}', "id: support\nparameters: {n: 1}\n"])
