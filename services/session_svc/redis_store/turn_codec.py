@@ -10,7 +10,7 @@ scripts' (scripts/prelude.lua): they write it and read it, and never look behind
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from lz4.block import LZ4BlockError, compress, decompress
 
@@ -34,6 +34,12 @@ MIN_TURN_BYTES = 256
 """Turns with fewer are stored as they are: what one could save does not pay for reading it."""
 MIN_SAVED = 16
 """Compressed is stored what becomes smaller by this part of it, or more."""
+
+
+MAX_SEARCHED_BYTES = 8 * 1024
+"""Turns with up to so many are searched longer for what repeats: 4 % less of prose, for 8 µs."""
+_SMALL: dict[str, Any] = {"mode": "high_compression", "compression": 3}
+_LARGE: dict[str, Any] = {}
 
 
 class StoredTurn(NamedTuple):
@@ -75,7 +81,8 @@ def body_of(turn: bytes, *, continues: bool, compressing: bool) -> tuple[bytes, 
     flags = _CONTINUES if continues else 0
     size = len(turn)
     if compressing and MIN_TURN_BYTES <= size <= MAX_TURN_BYTES:
-        block: bytes = compress(turn, store_size=False)
+        mode = _SMALL if size <= MAX_SEARCHED_BYTES else _LARGE
+        block: bytes = compress(turn, store_size=False, **mode)
         if saves_enough(size, _SUM_AND_SIZE.size + len(block)):
             return _SUM_AND_SIZE.pack(_check_sum(block, size), size) + block, flags | _COMPRESSED
     return turn, flags

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.prose import prose
 from hypothesis import example, given
 from hypothesis import strategies as st
+from lz4.block import compress
 
 from servicekit.errors import Code, ServiceError
 from servicekit.wire import varint
@@ -109,3 +110,9 @@ def test_a_flag_of_a_later_release_is_an_error_not_a_guess(flags: int) -> None:
     error: ServiceError = caught.value
     assert (error.code, error.reason, error.metadata) == (Code.DATA_LOSS, "TURN_DAMAGED", {"turn_number": "12"})
     assert "what it may be" not in str(error)
+
+
+def test_a_small_turn_takes_less_than_a_fast_search_would_leave() -> None:
+    turns = [prose(place, 673).encode() for place in range(0, 50_000, 1000)]
+    stored = sum(len(body_of(turn, continues=False, compressing=True)[0]) for turn in turns)
+    assert stored < 0.98 * sum(8 + len(compress(turn, store_size=False)) for turn in turns)
