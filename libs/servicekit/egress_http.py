@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import ipaddress
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.request import getproxies
@@ -21,6 +22,20 @@ from servicekit.tls import system_authorities
 from servicekit.version import release
 
 MAX_REDIRECTS = 5
+
+
+def _without_authorities() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# aiohttp reads the system's authorities twice when it is imported, 2 MB: its clients share ours, and one that verifies
+# nothing (none of ours) needs none. Its own go first, since ours take their place in memory.
+vars(aiohttp.connector).pop("_SSL_CONTEXT_VERIFIED", None)
+aiohttp.connector._SSL_CONTEXT_UNVERIFIED = _without_authorities()
+aiohttp.connector._SSL_CONTEXT_VERIFIED = system_authorities()
 
 _IDLE_SECONDS = 4.0
 """Many servers close connections that are idle for 5 s: one about to close must not be used."""

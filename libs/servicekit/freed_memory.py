@@ -7,6 +7,9 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""Of malloc, for all threads: each has free memory that the others can't use. One is the thread's of the event loop."""
 _LARGE_BYTES: Final = 256 * 1024
 """From here on memory is mapped by itself, and unmapped when it is freed. glibc's own threshold grows with what is
 freed, up to 32 MiB."""
@@ -15,10 +18,14 @@ SETTLE_SECONDS: Final = 2.0
 
 
 def return_large_blocks() -> None:
-    """Has large blocks given back as soon as they are freed. For the start of a process; nothing where libc can't."""
+    """Has large blocks given back as soon as they are freed, and threads share what is free.
+
+    For the start of a process; nothing where libc can't.
+    """
     if (mallopt := getattr(_libc(), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class FreedMemory:

@@ -185,11 +185,11 @@ class _Process:
 
 
 def _spare_the_collector() -> None:
-    # What the start has made stays: the collector need not look at it again. A call leaves hardly any cycles behind,
-    # and the usual threshold of 700 objects is reached by every few calls.
+    # What the start has made stays: the collector need not look at it again. Without that a collection is cheap, and
+    # what a call leaves behind in cycles is found before it takes megabytes (docs/performance.md).
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(1_000, 10, 10)
 
 
 def _die(name: str, *lines: str) -> NoReturn:

@@ -30,6 +30,29 @@ def test_a_service_imports_only_what_it_needs(service: str) -> None:
     assert imported.isdisjoint(NEVER | NOT_OURS[service])
 
 
+def test_the_gateway_makes_its_routes_without_models_of_pydantic_and_attrs() -> None:
+    code = (
+        "import sys, chat_gateway.wiring; from chat_gateway.http_edge.admin.application import admin_application;"
+        "admin_application(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    imported = set(done.stdout.split())
+    assert "litestar.app" in imported
+    assert imported.isdisjoint({"pydantic.v1", "litestar.plugins.pydantic", "litestar.plugins.attrs"})
+
+
+def test_authorities_are_read_once() -> None:
+    code = (
+        "import gc, ssl, chat_gateway.wiring; from aiohttp import connector;"
+        "from servicekit.tls import system_authorities;"
+        "print(connector._SSL_CONTEXT_VERIFIED is system_authorities());"
+        "made = [one for one in gc.get_objects() if isinstance(one, ssl.SSLContext)];"
+        "print(sum(one.cert_store_stats()['x509'] > 0 for one in made) <= 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_tools_of_mcp_servers_load_only_the_client_half_of_the_sdk() -> None:
     code = (
         "import asyncio, sys; from chat_gateway.tools.mcp_sdk import load_sdk; asyncio.run(load_sdk());"
@@ -38,4 +61,4 @@ def test_tools_of_mcp_servers_load_only_the_client_half_of_the_sdk() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     imported = set(done.stdout.split())
     assert "mcp.client.session" in imported
-    assert imported.isdisjoint({"starlette", "cryptography", "sse_starlette", "mcp.server"})
+    assert imported.isdisjoint({"starlette", "cryptography", "sse_starlette", "mcp.server", "mcp_types._v2025_11_25"})

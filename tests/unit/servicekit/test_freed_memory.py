@@ -45,3 +45,10 @@ async def test_a_libc_without_it_is_none_of_anybodys_business(monkeypatch: pytes
     monkeypatch.setattr(freed_memory, "_libc", SimpleNamespace)
     freed_memory.return_large_blocks()
     freed_memory.FreedMemory().note()
+
+
+def test_threads_share_two_arenas(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[int, int] = {}
+    monkeypatch.setattr(freed_memory, "_libc", lambda: SimpleNamespace(mallopt=options.__setitem__))
+    freed_memory.return_large_blocks()
+    assert options[-8] == 2  # M_ARENA_MAX

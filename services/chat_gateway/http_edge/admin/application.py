@@ -5,6 +5,8 @@ import functools
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import Scope
 
 from chat_gateway.http_edge.admin.access.audit import audit_router
@@ -46,7 +48,7 @@ def admin_application() -> Litestar:
     stored = (responses_router(), conversations_router())
     access = (access_router(), audit_router(), caller_router())
     process = (figures_router(), process_router())
-    application = Litestar(
+    application = _Application(
         [*agents, *sessions, *stored, *access, *process, docs_page, openapi_document, docs_file],
         request_class=JsonRequest,
         dependencies={
@@ -62,6 +64,14 @@ def admin_application() -> Litestar:
     require_scopes(application)
     note_query_parameters(application)
     return application
+
+
+class _Application(Litestar):
+    """Schemas are msgspec's. Litestar's plugins for pydantic and attrs take 2 MB, most of it for pydantic.v1."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
 
 
 def _dependencies(scope: Scope) -> Dependencies:
