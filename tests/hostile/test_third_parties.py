@@ -375,7 +375,10 @@ async def attack(party: Party, scripted: Scripted, name: str) -> list[str]:
     made, wrong = ATTACKS[name], []
     async with AsyncExitStack() as stack, asyncio.timeout(120):
         ask = await party.open(stack, f"{scripted.server.url}/{name}")
-        first = await ask()
+        for _ in range(TRIES):
+            first = await ask()
+            if name in scripted.attacked:
+                break  # a machine that stands still may take its time before it was
         scripted.over.add(name)
         if first == OK and not may_pass(party, name, made):
             wrong.append("taken for a good answer")
@@ -388,7 +391,7 @@ async def attack(party: Party, scripted: Scripted, name: str) -> list[str]:
         after = [one for one in scripted.server.requests[asked:] if attack_of(one) == name]
         if second != OK and party.recovers:
             wrong.append(f"{first}, and then {second}")
-        if not made.is_content and scripted.attacked[name] in {one.connection for one in after}:
+        if not made.is_content and scripted.attacked.get(name) in {one.connection for one in after}:
             wrong.append("the connection was used again")
     return [f"{name}: {one}" for one in wrong]
 
