@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from chat_gateway.model.answers import agents_part, pending_approvals, visible, whole_delta
 from chat_gateway.model.history import EMPTY, grown
 from chat_gateway.model.stored_turn import Begun, Turn
+from chat_gateway.model.tools import ToolOutcome, ToolRun
 from chat_gateway.model.turn import Answer, LimitState, OnDelta, OnStarted, TurnOutcome, TurnStarted
 from chat_gateway.started_turn import StartedTurn
 
@@ -29,12 +30,31 @@ def turn_to_store(turn: StartedTurn, revision: int, begun: Begun, answer: Answer
         cut_after=cut_after,
         answer_start=None if plain else len(request.messages),
         awaiting=answer.awaiting,
-        runs=answer.runs,
+        runs=_with_begun_calls(answer.runs, begun) if begun.begun_calls else answer.runs,
         notes=request.notes,
         end_time=datetime.now(UTC) if request.notes else None,
         listed=answer.listed,
         unavailable=answer.unavailable,
         handed_to=answer.handed_to,
+    )
+
+
+def _with_begun_calls(runs: tuple[ToolRun, ...], begun: Begun) -> tuple[ToolRun, ...]:
+    """Returns the runs with the calls of the turn before that failed turns may have made: if this turn is removed, they
+    wait again, and must not be made once more. Templates without the tool loop do not report them.
+    """
+    known = {run.call_id for run in runs}
+    calls = {call.id: call for message in begun.window for call in message.tool_calls}
+    return runs + tuple(
+        ToolRun(
+            call_id,
+            begun.awaiting_servers.get(call_id, ""),
+            ToolOutcome.UNKNOWN,
+            calls[call_id].name,
+            calls[call_id].arguments,
+        )
+        for call_id in dict.fromkeys(begun.begun_calls)
+        if call_id in calls and call_id not in known
     )
 
 

@@ -72,7 +72,7 @@ async def new_of_transcript(
         awaiting=kept[-1].awaiting if kept else (),
         handed_to=kept[-1].handed_to if kept else (),
         awaiting_servers={run.call_id: run.server for run in kept[-1].runs} if kept else {},
-        begun_calls=(*begun.begun_calls, *_early_calls(turns[len(kept)])),
+        begun_calls=(*begun.begun_calls, *chain.from_iterable(map(_early_calls, turns[len(kept) :]))),
     )
     return _new(request, begun, resent.first, resent.last_turn)
 

@@ -113,9 +113,9 @@ def has_gateway_tools(config: AgentConfig) -> bool:
 
 
 def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ...]:
-    """Returns the decided calls of the previous turn; none if the request has no approvals. A call that the request
-    does not list is rejected. Raises `ApprovalUnknown`, and `InvalidArgument` for a result of the caller's for a call
-    that the gateway is to run.
+    """Returns the decided calls of the previous turn. A call that the request does not list is rejected; if it has no
+    approvals, only those are returned that a failed turn may have made: the turn records that. Raises
+    `ApprovalUnknown`, and `InvalidArgument` for a result of the caller's for a call that the gateway is to run.
     """
     awaiting = frozenset(begun.awaiting)
     if awaiting:
@@ -124,10 +124,12 @@ def approved_calls(request: TurnRequest, begun: Begun) -> tuple[ApprovedCall, ..
             if message.tool_call_id in awaiting:
                 found.add(f"messages[{number}].tool_call_id", "is a call that waits for an approval, not for a result")
         found.check()
-    if not request.approvals:
+    if not request.approvals and not begun.begun_calls:
         return ()
     said = {approval.call_id: approval for approval in request.approvals}
     calls = [call for call in open_calls(begun.window) if call.id in awaiting]
+    if not said:
+        calls = [call for call in calls if call.id in begun.begun_calls]
     for call_id in said:
         if call_id not in {call.id for call in calls}:
             raise ApprovalUnknown(call_id)

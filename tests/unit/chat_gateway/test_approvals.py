@@ -6,13 +6,20 @@ from typing import Any
 
 import pytest
 
+from chat_gateway.agents.agent import TurnContext
+from chat_gateway.convert.messages import turn_to_proto
+from chat_gateway.model.agent_config import AgentConfig
+from chat_gateway.model.answers import visible
 from chat_gateway.model.errors import ApprovalUnknown
 from chat_gateway.model.journal import JournalEntry
 from chat_gateway.model.stored_turn import Lease
 from chat_gateway.model.tools import Approval, ClientTool, PendingApproval, ServerTools, ToolPolicy
-from chat_gateway.model.turn import FinishReason, Message, TurnRequest
+from chat_gateway.model.turn import Answer, FinishReason, Message, OnDelta, Sampling, TurnRequest
+from chat_gateway.providers.provider import ModelCall, Provider
+from chat_gateway.templates.assistant import AssistantAgent, AssistantTemplate1
 from contract.enums import HistoryPolicy, Role
 from servicekit.errors import Code, InvalidArgument, ServiceError
+from session_svc.edge.turn_convert import early_calls
 from tests.doubles.chat_gateway.sessions import remote
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
 from tests.unit.chat_gateway.stepping_provider import SteppingProvider, calling, text
@@ -29,10 +36,25 @@ ASKS = calling(
 )
 
 
-def make_world(*script: Message, **policy: str) -> World:
+class OneCallTemplate(AssistantTemplate1):
+    """As one that knows nothing of tools."""
+
+    id = "one-call"
+
+    def build(self, config: AgentConfig, provider: Provider) -> AssistantAgent:
+        return OneCallAgent(config, provider)
+
+
+class OneCallAgent(AssistantAgent):
+    async def respond(self, context: TurnContext, on_delta: OnDelta | None) -> Answer:
+        answer = await self._provider.complete(ModelCall("m", self.prompt(context), Sampling()), on_delta)
+        return Answer((answer.message,), answer.finish_reason, answer.usage, answer.model)
+
+
+def make_world(*script: Message, templates: Sequence[Any] = (), **policy: str) -> World:
     boxes = FakeToolboxes({"read": says("file"), "delete": says("deleted")}, needs_approval={"delete"})
     config = make_config(tools=TOOLS, tool_policy=ToolPolicy(**policy))  # type: ignore[arg-type]
-    return World(provider=SteppingProvider(*script), toolboxes=boxes, configs=FakeConfigs(config))
+    return World(provider=SteppingProvider(*script), toolboxes=boxes, configs=FakeConfigs(config), templates=templates)
 
 
 def approves(*approvals: Approval, messages: tuple[Message, ...] = (), **changes: Any) -> TurnRequest:
@@ -198,6 +220,36 @@ async def test_a_call_that_a_failed_turn_began_is_not_made_again_after_it_was_re
     assert told["a1"].startswith("The user rejected this call: no\nThe outcome of this call is unknown")
     assert told["a2"] == "Not run: the user rejected this call."
     await world.runner.run(approves(Approval("a1", True), Approval("a2", True), messages=(result,)))
+    made = [call_id for _, _, call_id in world.toolboxes.calls]
+    assert (made.count("a1"), made.count("a2")) == (1, 1)
+
+
+@pytest.mark.parametrize("has_loop", [True, False])
+async def test_a_call_that_a_failed_turn_began_is_not_made_after_the_turn_that_dropped_it_is_removed(
+    has_loop: bool,
+) -> None:
+    world = make_world(ASKS, text("done"), text("never mind"), text("ok"), templates=(OneCallTemplate(),))
+    await world.runner.run(asks("delete it", session_id="s"))
+    waiting = world.sessions.turns["s"][0]
+    result = Message(Role.TOOL, "home", tool_call_id="k1")
+    world.sessions.commit_errors.append(remote("SESSION_FULL", Code.FAILED_PRECONDITION))
+    with pytest.raises(ServiceError):
+        await world.runner.run(approves(Approval("a1", True), messages=(result,)))
+    await world.aborts.close(60)
+    configured = world.configs.known["default", "support"]
+    if not has_loop:
+        world.configs.known["default", "support"] = replace(configured, template_id="one-call", revision=2)
+    await world.runner.run(asks("forget it", session_id="s"))
+    dropping = world.sessions.turns["s"][1]
+    if has_loop:
+        told = {one.tool_call_id: one.content for one in world.provider.calls[-1].messages if one.role is Role.TOOL}
+        assert "unknown" in told["a1"]
+    assert early_calls(turn_to_proto(dropping).SerializeToString()) == ("a1",), "what DeleteTurn finds"
+    world.configs.known["default", "support"] = configured
+    seen = (Message(Role.USER, "delete it"), visible(waiting.messages[1:], waiting.awaiting), result)
+    again = approves(Approval("a1", True), Approval("a2", True), messages=seen, history=HistoryPolicy.REPLACE)
+    await world.runner.run(again)
+    assert len(world.sessions.turns["s"]) == 2, "it replaced the turn before it"
     made = [call_id for _, _, call_id in world.toolboxes.calls]
     assert (made.count("a1"), made.count("a2")) == (1, 1)
 
