@@ -8,13 +8,14 @@ from contract.enums import BusyPolicy
 from session_svc.model.errors import (
     LeaseLost,
     SessionBusy,
+    SessionNotFound,
     TurnInterrupted,
     TurnNotFound,
 )
 from session_svc.model.journal import NewEvents, TurnStage, UnheardEnd
-from session_svc.model.session import SessionKey
+from session_svc.model.session import Purge, Removed, SessionKey
 from session_svc.model.turn import Lease, Waiting
-from tests.contract.session_svc.bench import Bench
+from tests.contract.session_svc.bench import UID, Bench, redis_bench
 from tests.contract.session_svc.claimed_turns import (
     BOUNDS,
     STORES,
@@ -317,3 +318,34 @@ async def test_asking_for_a_turn_that_nobody_runs_has_it_looked_at(bench: Bench)
     assert await claims(bench).claim() is None
     assert (await progress(bench)).stage is TurnStage.RUNNING
     assert (await claimed(bench)).attempt == 2
+
+
+async def test_how_the_turn_ended_that_was_to_make_a_session_stays_where_other_sessions_are_removed(
+    bench: Bench,
+) -> None:
+    """As when the deletion of an earlier agent of the same id is followed late."""
+    turn = await begun(bench, user="ann")
+    await bench.turns.abort(turn.lease, b"failed")
+    for purge in (
+        Purge("default", "hello", "5f0c7f0e-0000-4000-8000-0000000000ff"),
+        Purge("default", user_id="bob"),
+        Purge("default", "hello", idle_longer_than_ms=0),
+    ):
+        assert await bench.sessions.purge(purge) == Removed(0, 0)
+    with pytest.raises(SessionNotFound):
+        await bench.sessions.delete(turn.lease.key, "bob")
+    found = await claims(bench).progress(watch(user="ann"))
+    assert found.stage is TurnStage.ENDED
+    assert found.ended is not None
+    assert found.ended.data == b"failed"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("purge", [Purge("default", "hello", UID), Purge("default", user_id="ann")])
+async def test_how_the_turn_ended_goes_with_its_agent_and_its_user(redis_url: str, purge: Purge) -> None:
+    async with redis_bench(redis_url, BOUNDS) as bench:
+        turn = await begun(bench, user="ann")
+        await bench.turns.abort(turn.lease, b"failed")
+        await bench.sessions.purge(purge)
+        with pytest.raises(TurnNotFound):
+            await claims(bench).progress(watch(user="ann"))

@@ -184,10 +184,10 @@ end
 -- Ends a turn without storing it: a session that was created for it is removed.
 local function undo(session, claim_ms)
   if session.new then
-    local kept = redis.call('HMGET', META, 'user_id', 'journals', 'push')
+    local kept = redis.call('HMGET', META, 'user_id', 'journals', 'push', 'agent_uid')
     redis.call('DEL', META, TURNS, REPLAY, PARTS)
     if kept[2] then -- whoever watches it, or is to be notified, is still to learn how it ended
-      redis.call('HSET', META, 'user_id', kept[1] or '', 'journals', kept[2])
+      redis.call('HSET', META, 'user_id', kept[1] or '', 'journals', kept[2], 'agent_uid', kept[4] or '')
       if kept[3] then redis.call('HSET', META, 'push', kept[3]) end
       redis.call('PEXPIRE', META, 600000)
     else
