@@ -27,6 +27,7 @@ from config_svc.edge.access_servicer import AccessServicer
 from config_svc.edge.agents_servicer import AgentConfigServicer, ProviderServicer, TemplateServicer
 from config_svc.edge.tool_servers_servicer import ToolServerServicer
 from config_svc.metrics import Metrics
+from config_svc.postgres.encoding import require_encoding
 from config_svc.postgres.schema_version import current_version, oldest_served, require_usable
 from config_svc.postgres.store import PostgresStore
 from config_svc.postgres.tail import PEER
@@ -246,9 +247,10 @@ def _sweep(settings: ConfigSettings, store: PostgresStore, projects: Projects, m
 
 
 async def _require_schema(store: PostgresStore) -> None:
-    """Waits until the database answers; raises StartupError when its schema does not serve this release."""
+    """Waits until the database answers; raises StartupError when its schema or encoding does not serve this release."""
     while True:
         try:
+            await store.run_sync(require_encoding)
             version, oldest = await store.run_sync(current_version), await store.run_sync(oldest_served)
             break
         except Unavailable:

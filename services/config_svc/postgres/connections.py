@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import struct
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,12 @@ CONNECT_SECONDS = 2
 KEEPALIVE_SECONDS = 10
 """After how much silence the system asks whether the other side of a connection is still there."""
 
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""What a connection may receive for a piece of work: no page that a call returns has as much."""
+
+_RECEIVED_AT = 128
+"""Where Linux' `tcp_info` has the count of bytes received."""
+
 _FORMATS = {"DateStyle": "ISO", "bytea_output": "hex", "standard_conforming_strings": "on"}
 """What the driver reads, whatever a role or a database has as its default."""
 
@@ -32,6 +39,7 @@ class Held:
 
     def __init__(self, *drivers: Driver[Any]) -> None:
         self._drivers = {*drivers}
+        self._received: dict[Driver[Any], int] = {}
         self._severed = False
 
     def __enter__(self) -> None:
@@ -47,6 +55,12 @@ class Held:
 
     def remove(self, driver: Driver[Any]) -> None:
         self._drivers.discard(driver)
+
+    def overrun(self, max_bytes: int) -> bool:
+        """Returns whether a connection has received more than `max_bytes` since this was first asked of it."""
+        received = {driver: _received(driver) for driver in self._drivers}
+        self._received = received | self._received
+        return any(count - self._received[driver] > max_bytes for driver, count in received.items())
 
     def sever(self) -> None:
         """Ends the connections, and those that are added later: what waits on one, its closing too, fails at once."""
@@ -142,3 +156,13 @@ def _sever(driver: Driver[Any]) -> None:
     # Not closed, for the driver waits for it to be readable, which the end of the stream is.
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(driver.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
+
+
+def _received(driver: Driver[Any]) -> int:
+    """Returns how many bytes have arrived; 0 where that is not known (closed, a socket of the file system)."""
+    with contextlib.suppress(OSError, AttributeError, struct.error):
+        if not driver.closed:
+            with socket.socket(fileno=os.dup(driver.fileno())) as wire:
+                known = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
+                return int(struct.unpack_from("=Q", known, _RECEIVED_AT)[0])
+    return 0

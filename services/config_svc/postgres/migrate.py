@@ -11,6 +11,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from config_svc.postgres.encoding import ENCODING, require_encoding
 from config_svc.postgres.schema_version import VERSION_TABLE, current_version, newest_version, require_known
 from config_svc.settings import ConfigSettings
 from servicekit.errors import StartupError
@@ -28,9 +29,10 @@ def migrate(url: str, wait: float = DEFAULT_WAIT) -> tuple[str | None, str]:
     Waits at most `wait` seconds for the database to answer, and as long for another migration to end. Idempotent; all
     migrations that are due are one transaction. Raises StartupError.
     """
-    engine = create_engine(url, connect_args={"connect_timeout": 2})
+    engine = create_engine(url, connect_args={"connect_timeout": 2, "client_encoding": ENCODING})
     try:
         with _connected(engine, wait) as connection, _turn(connection, wait):
+            require_encoding(connection)
             before = current_version(connection)
             require_known(before)
             connection.commit()

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from config_svc.model.change import Change, FeedPosition
 from config_svc.ports.access import KeyChange
 from config_svc.postgres.access_statements import change_of_row, key_changes_after, newest_key_change, projects_with
-from config_svc.postgres.connections import Held
+from config_svc.postgres.connections import MAX_ANSWER_BYTES, Held
 from config_svc.postgres.statements import read_changes, read_position
 from config_svc.postgres.tables import agent_config_changes, api_key_changes
 from servicekit.errors import Unavailable
@@ -48,6 +48,9 @@ POLLS_BETWEEN_TRIES = 10
 
 CANCEL_SECONDS = 1.0
 """How long the server may take to cancel what nobody waits for any more."""
+
+WATCH_SECONDS = 0.1
+"""Between two looks at how much has arrived; most work ends before the first."""
 
 MAX_WHY = 300
 _SECRET = re.compile(r"(password['\"]?\s*[=:]\s*['\"]?|://[^\s:/@]*:)[^\s@'\"]+", re.IGNORECASE)
@@ -185,8 +188,11 @@ async def answered(
     *,
     held: Held | None = None,
     undo: Callable[[T], None] | None = None,
+    max_bytes: int = MAX_ANSWER_BYTES,
 ) -> T:
     """Returns what `work` does; raises Unavailable when the database is, or has not answered after `seconds`.
+
+    A connection that receives more than `max_bytes` meanwhile is severed.
 
     `work` that is left behind, also by a caller that is cancelled, is cancelled and kept in `abandoned` until it ends.
     That takes `CANCEL_SECONDS`: then its connections (`held`, and those that it opens) are severed. What it returns
@@ -199,6 +205,7 @@ async def answered(
     over = loop.create_future()
     task.add_done_callback(lambda _: _resolve(over))
     timer = loop.call_later(seconds, _resolve, over)
+    watch = _Watch(held, max_bytes)
     try:
         await over
     except asyncio.CancelledError:
@@ -206,6 +213,7 @@ async def answered(
         raise
     finally:
         timer.cancel()
+        watch.stop()
     if not task.done():
         _abandon(task, abandoned, held, undo)
         log.warning("database_timeout", seconds=seconds)
@@ -213,14 +221,40 @@ async def answered(
     try:
         return task.result()
     except DBAPIError as error:
-        if not error.connection_invalidated and not isinstance(error.orig, _UNAVAILABLE):
+        if not error.connection_invalidated and not _is_outage(error.orig):
             raise
         state = getattr(error.orig, "sqlstate", None)
         log.warning("database_error", error=type(error.orig).__name__, sqlstate=state, why=why(error.orig))
         raise Unavailable(PEER, why=why(error.orig)) from error
-    except (*_UNAVAILABLE, PoolTimeout, OSError) as error:
+    except (psycopg.Error, PoolTimeout, OSError) as error:
+        if isinstance(error, psycopg.Error) and not _is_outage(error):
+            raise
         log.warning("database_unavailable", error=type(error).__name__, why=why(error))
         raise Unavailable(PEER, why=why(error)) from error
+
+
+def _is_outage(error: object) -> bool:
+    # libpq's own error, of an answer that no server sends, has neither a class nor a state.
+    return isinstance(error, _UNAVAILABLE) or (type(error) is psycopg.DatabaseError and error.sqlstate is None)
+
+
+class _Watch:
+    """Severs the connections of a piece of work once one has received more than `max_bytes`."""
+
+    def __init__(self, held: Held, max_bytes: int) -> None:
+        self._held = held
+        self._max_bytes = max_bytes
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._held.overrun(self._max_bytes):
+            log.warning("database_answer_too_large", max_bytes=self._max_bytes)
+            self._held.sever()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
 
 
 def _abandon(

@@ -14,7 +14,7 @@ import pytest
 from alembic import command as alembic_command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from config_svc.postgres.migrate import main, migrate
 from config_svc.postgres.schema_version import VERSION_TABLE, known_versions, newest_version
@@ -192,3 +192,23 @@ def test_projects_that_agents_are_in_are_made_by_the_migration(postgres_url: str
         assert migrate(postgres_url)[0] == "0002"
         made = admin.execute("SELECT id FROM projects ORDER BY id").fetchall()
     assert made == [("default",), ("left",), ("named",)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_in_another_encoding_is_refused(postgres_url: str, encoding: str) -> None:
+    url = make_url(postgres_url)
+    other = url.set(database=f"{url.database}_{encoding.lower()}")
+    async with await psycopg.AsyncConnection.connect(libpq_url(postgres_url), autocommit=True) as admin:
+        made = (
+            f"CREATE DATABASE {other.database} ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        )
+        await admin.execute(made.encode())
+        try:
+            other_url = other.render_as_string(hide_password=False)
+            with pytest.raises(StartupError, match=rf"encoding is {encoding}, it must be UTF8: .* ENCODING 'UTF8'"):
+                await asyncio.to_thread(migrate, other_url)
+            with pytest.raises(StartupError, match=rf"encoding is {encoding}"):
+                async with running(other_url):
+                    pass
+        finally:
+            await admin.execute(f"DROP DATABASE {other.database} WITH (FORCE)".encode())
