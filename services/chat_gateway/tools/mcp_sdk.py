@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec, module_from_spec
 from types import MappingProxyType, ModuleType
@@ -18,21 +19,30 @@ _LEGACY_MODELS = "mcp_types._v2025_11_25"
 """The models of servers of protocol 2025-11-25 and before: 3 MB that servers of today's protocol do not need."""
 
 _sdk: ModuleType | None = None
+_importing = threading.Lock()
 
 
 async def load_sdk() -> ModuleType:
     """Returns the module that needs the SDK, at first imported on a thread: it takes half a second."""
-    global _sdk
-    if _sdk is None:
-        _sdk = await asyncio.to_thread(_imported)
+    if (loaded := _sdk) is None:
+        loaded = await asyncio.to_thread(_loaded)
         FreedMemory().note()
-    return _sdk
+    return loaded
 
 
 async def load_legacy_models() -> None:
     """Loads what a session of protocol 2025-11-25 or before needs, on a thread: it takes a tenth of a second."""
     if _LEGACY_MODELS not in sys.modules:
         await asyncio.to_thread(importlib.import_module, _LEGACY_MODELS)
+
+
+def _loaded() -> ModuleType:
+    """Imports the SDK once: several turns may be the first, and it must not be imported beside itself."""
+    global _sdk
+    with _importing:
+        if _sdk is None:
+            _sdk = _imported()
+        return _sdk
 
 
 def _imported() -> ModuleType:

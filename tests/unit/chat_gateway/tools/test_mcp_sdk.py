@@ -1,11 +1,15 @@
 """The SDK's models of older protocols are loaded once a server speaks one, and are then what the SDK would have."""
 
+import asyncio
 import subprocess
 import sys
+import time
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from chat_gateway.tools import mcp_sdk
 from tests.servers.mcp_server import McpServerUnderTest
 
 CHECK = """
@@ -90,3 +94,18 @@ print("mcp_types._v2025_11_25" in sys.modules)
 """
     with McpServerUnderTest(modern=modern) as server:
         assert _lines(code.replace("URL", repr(server.url))) == ["True 42", loaded]
+
+
+async def test_turns_that_need_it_at_once_import_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[ModuleType] = []
+
+    def importing() -> ModuleType:
+        imported.append(ModuleType("sdk"))
+        time.sleep(0.1)  # so that the others come meanwhile
+        return imported[-1]
+
+    monkeypatch.setattr(mcp_sdk, "_sdk", None)
+    monkeypatch.setattr(mcp_sdk, "_imported", importing)
+    loaded = await asyncio.gather(*(mcp_sdk.load_sdk() for _ in range(4)))
+    assert len(imported) == 1
+    assert loaded == imported * 4
