@@ -21,7 +21,7 @@ from chat_gateway.model.tools import (
 )
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, TurnRequest
-from chat_gateway.model.usage import NO_USAGE
+from chat_gateway.model.usage import NO_USAGE, added
 from contract.enums import HistoryPolicy, Role
 
 
@@ -89,6 +89,7 @@ def steps_of(entries: Iterable[JournalEntry]) -> Steps:
                 results[event.call_id] = Message(Role.TOOL, content, tool_call_id=event.call_id)
                 call = started.get(event.call_id)
                 own = (call.name, call.arguments) if call is not None and not event.step else ("", "")
+                usage = added(usage, event.usage)
                 runs.append(ToolRun(event.call_id, event.server, event.outcome, *own))
             case StepFinished():
                 usage = entry.usage

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from chat_gateway.agents.toolbox import NO_STEPS, ApprovedCall, CallMetrics, Steps, StepSink, Toolbox
 from chat_gateway.model.turn import Answer, Message, OnDelta, TurnRequest
+from chat_gateway.model.usage import NO_USAGE, Usage
 from servicekit.values import value
 
 
@@ -38,6 +39,8 @@ class TurnContext:
     """None in a preview, which does not call the model."""
     handed_to: tuple[str, ...] = ()
     """The agents to which the turn was handed over so far."""
+    spent: Usage = NO_USAGE
+    """Tokens of those that handed over, for the choice; they add them to their answer's usage themselves."""
     goes_on_with: tuple[str, ...] = ()
     """The agents to which an earlier attempt of the turn was handed over from here, or the turn whose calls it brings
     approvals or results of. Those calls are theirs: no other agents can go on with them.

@@ -13,12 +13,12 @@ from chat_gateway.model.tools import (
     CallStarted,
     StepFinished,
     ToolActivity,
-    ToolOutcome,
+    ToolResult,
     ToolsUnavailable,
 )
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, Message, OnDelta, ProviderData, ToolCall, ToolCallDelta
-from chat_gateway.model.usage import Usage
+from chat_gateway.model.usage import NO_USAGE, Usage, added
 
 
 class StepEvents:
@@ -36,6 +36,7 @@ class StepEvents:
         steps: Steps,
         unavailable: tuple[ToolsUnavailable, ...] = (),
         handed_to: tuple[str, ...] = (),
+        spent: Usage = NO_USAGE,
     ) -> None:
         self._on_delta = on_delta
         self._sink = sink
@@ -43,6 +44,8 @@ class StepEvents:
         self._unavailable = unavailable
         """The tools that this gateway is without: recorded once."""
         self._handed_to = handed_to
+        self._spent = spent
+        """Tokens of the agents that handed over, which make no choice again where the turn is taken over."""
         self._one_at_a_time = asyncio.Lock()
         texts = [message for message in steps.messages if not message.tool_call_id]
         self._said = {
@@ -89,7 +92,7 @@ class StepEvents:
         step: int,
         call: ToolCall,
         server: str,
-        outcome: ToolOutcome,
+        found: ToolResult,
         seconds: float,
         result: Message,
         *,
@@ -98,7 +101,7 @@ class StepEvents:
         """A call has a result; with `ends_step`, `finished` follows at once."""
         if self._sink is None and self._on_delta is None:
             return
-        event = CallFinished(step, call.id, call.name, server, outcome, seconds, result.content)
+        event = CallFinished(step, call.id, call.name, server, found.outcome, seconds, result.content, found.usage)
         async with self._one_at_a_time:
             if self._sink is not None:
                 await self._sink.call_finished(event, result, ends_step=ends_step)
@@ -111,13 +114,13 @@ class StepEvents:
         """The model has requested calls, of these tools."""
         if self._sink is not None:
             await self._sink.step_called(
-                StepCalled(step, message, usage, tools, self._first_unavailable(), self._handed_to)
+                StepCalled(step, message, added(self._spent, usage), tools, self._first_unavailable(), self._handed_to)
             )
 
     async def finished(self, steps: Steps) -> None:
         """All calls of a step have their results, and another step follows."""
         if self._sink is not None:
-            await self._sink.step_finished(steps)
+            await self._sink.step_finished(replace(steps, usage=added(self._spent, steps.usage)))
         if self._last_end is not None:
             ended, self._last_end = self._last_end, None
             await self._pass_on(ended)

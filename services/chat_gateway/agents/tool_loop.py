@@ -97,7 +97,13 @@ class _Loop:
         self._call = replace(call, parallel_tool_calls=None if said_by_caller else self._policy.parallel_tool_calls)
         self._steps = context.steps
         self._events = StepEvents(
-            on_delta, context.sink, offer.callers, context.steps, offer.unavailable, context.handed_to
+            on_delta,
+            context.sink,
+            offer.callers,
+            context.steps,
+            offer.unavailable,
+            context.handed_to,
+            context.spent,
         )
         self._runs = list(context.steps.runs)
         self._repeats: dict[tuple[str, str], int] = {}
@@ -265,7 +271,7 @@ class _Loop:
         seconds = time.monotonic() - begin
         if call.name in self._offer.functions and self._context.calls is not None:
             self._context.calls.observe(ToolKind.FUNCTION, server, found.outcome, seconds)
-        await self._events.ended(step, call, server, found.outcome, seconds, message, ends_step=ends_step)
+        await self._events.ended(step, call, server, found, seconds, message, ends_step=ends_step)
         return message, found
 
     async def _result_again(self, call: ToolCall, *, begun: bool = False) -> ToolResult:

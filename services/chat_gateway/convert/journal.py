@@ -33,6 +33,7 @@ from chat_gateway.model.tools import (
 )
 from chat_gateway.model.tools_listed import ToolsListed
 from chat_gateway.model.turn import Delta, ToolCallDelta, TurnOutcome
+from chat_gateway.model.usage import NO_USAGE
 from parley.session.v1 import message_pb2, turn_event_pb2
 from servicekit.errors import ServiceError
 from servicekit.rpc_status import from_status, to_status
@@ -66,6 +67,8 @@ def entry_to_proto(entry: JournalEntry) -> turn_event_pb2.TurnEvent:
             finished.tool_call_id, finished.name, finished.server = event.call_id, event.name, event.server
             finished.outcome, finished.content = event.outcome.value, content
             finished.duration.CopyFrom(to_duration(timedelta(seconds=event.seconds)))
+            if event.usage is not NO_USAGE:
+                finished.usage.CopyFrom(usage_to_proto(event.usage))
         case StepCalled():
             out.step = entry.step
             out.unavailable_tools.extend(unavailable_to_proto(entry.unavailable))
@@ -185,7 +188,9 @@ def _recorded(event: turn_event_pb2.TurnEvent) -> CallRecorded:
     one = event.tool_call_finished
     outcome = TOOL_OUTCOMES.get(one.outcome, ToolOutcome.UNKNOWN)
     seconds = from_duration(one.duration).total_seconds()
-    return CallRecorded(CallFinished(event.step, one.tool_call_id, one.name, one.server, outcome, seconds), one.content)
+    usage = usage_from_proto(one.usage) if one.HasField("usage") else NO_USAGE
+    finished = CallFinished(event.step, one.tool_call_id, one.name, one.server, outcome, seconds, usage=usage)
+    return CallRecorded(finished, one.content)
 
 
 def _ended(

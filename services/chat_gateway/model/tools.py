@@ -211,6 +211,8 @@ class CallFinished:
     seconds: float
     content: str = ""
     """The result for the model."""
+    usage: Usage = NO_USAGE
+    """As `ToolResult.usage`."""
 
 
 @value

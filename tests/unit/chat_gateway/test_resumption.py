@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from access.caller import ANONYMOUS, Caller, CallerLimits, CallerRequests, note_user_token
+from chat_gateway.convert.journal import entry_to_proto, event_from_proto
 from chat_gateway.convert.resumption import MAX_REQUEST_BYTES, resumable_from_bytes, resumable_to_bytes
 from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.journal import CallRecorded, JournalEntry, StepCalled
@@ -178,6 +179,19 @@ def test_steps_are_read_from_a_journal() -> None:
     assert ids(half) == ["assistant", "a", "b", "assistant"]
     assert (steps_of(half).count, steps_of(half).unrecorded) == (2, frozenset({"a"}))
     assert steps_of([*half, recorded(2, "a")]).unrecorded == frozenset()
+
+
+def test_tokens_of_called_agents_count_once_whether_or_not_their_step_has_ended() -> None:
+    used = Usage(70, 7)
+    entry = CallRecorded(CallFinished(1, "a", "helper", "helper", ToolOutcome.OK, 0.1, usage=used), "result")
+    written = event_from_proto(entry_to_proto(entry), None, "t", "s")
+    assert written is not None
+    assert written.entry == entry
+    half: list[JournalEntry] = [called(1, "a", "b"), started(1, "a"), entry, started(1, "b")]
+    assert steps_of(half).usage == Usage(71, 8)
+    done = [*half, recorded(1, "b"), StepFinished(1, Usage(71, 8)), replace(called(2, "c"), usage=Usage(80, 9))]
+    assert steps_of(done[:-1]).usage == Usage(71, 8)
+    assert steps_of(done).usage == Usage(80, 9)
 
 
 def test_calls_that_an_approval_let_run_come_first() -> None:

@@ -14,7 +14,7 @@ from chat_gateway.model.background import ResumableTurn
 from chat_gateway.model.errors import AgentDepthExceeded, ParametersInvalid
 from chat_gateway.model.journal import StepCalled
 from chat_gateway.model.stored_turn import Lease
-from chat_gateway.model.tools import Approval, CalledTool, ServerTools
+from chat_gateway.model.tools import Approval, CalledTool, ServerTools, StepFinished
 from chat_gateway.model.turn import Message, Usage
 from chat_gateway.resumption import steps_of
 from chat_gateway.templates.router import RouterTemplate
@@ -147,6 +147,27 @@ async def test_a_picked_up_turn_goes_on_with_the_agent_that_it_was_handed_over_t
     outcome = await world.runner.go_on(lease, asked, steps_of([called]))
     assert outcome.message.content == "paid"
     assert world.sessions.turns["s"][0].handed_to == ("billing",)
+
+
+async def test_a_picked_up_turn_has_the_tokens_of_the_choice_that_it_does_not_make_again() -> None:
+    boxes = FakeToolboxes({"read": says("paid")})
+
+    def billing(call: Any) -> Message:
+        last = call.messages[-1]
+        return text(last.content) if last.role is Role.TOOL else calling(("c1", "read", "{}"))
+
+    models = Models(billing=billing, desk=asking_desk("billing"))
+    config = agent("billing", ServerTools(tool_server="books"))
+    world = make_world(models, router(ask_model=True), config, agent("repairs"), toolboxes=boxes)
+    whole = await world.runner.run(asks("please", agent_id="desk", session_id="s", resumable=True))
+    [journal] = world.sessions.journals.values()
+    entries = [one for one in journal if isinstance(one, StepCalled | StepFinished)]
+    assert whole.usage == Usage(30, 3)
+    assert [one.usage for one in entries] == [Usage(20, 2), Usage(20, 2)], "the choice and the first step"
+    lease = Lease("default", "s2", "t", 1, datetime.now(UTC) + timedelta(seconds=60), journaled=True, goes_on=True)
+    asked = ResumableTurn(asks(agent_id="desk", session_id="s2"), ANONYMOUS, 1, b"", datetime.now(UTC))
+    outcome = await world.runner.go_on(lease, asked, steps_of(entries[:1]))
+    assert outcome.usage == whole.usage
 
 
 async def test_routers_that_hand_over_in_a_circle_end_at_the_depth() -> None:

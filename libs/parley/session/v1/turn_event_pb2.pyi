@@ -328,6 +328,7 @@ class ToolCallFinished(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
     """The call."""
     outcome: _builtins.str
@@ -342,6 +343,10 @@ class ToolCallFinished(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """How long it took."""
 
+    @_builtins.property
+    def usage(self) -> _message_pb2.Usage:
+        """Tokens of the models of a called agent, which are among those of the step's end; unset for other tools."""
+
     def __init__(
         self,
         *,
@@ -351,10 +356,11 @@ class ToolCallFinished(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         name: _builtins.str = ...,
         server: _builtins.str = ...,
+        usage: _message_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "duration", b"duration", "name", b"name", "outcome", b"outcome", "server", b"server", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "duration", b"duration", "name", b"name", "outcome", b"outcome", "server", b"server", "tool_call_id", b"tool_call_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
