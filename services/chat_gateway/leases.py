@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -114,7 +113,7 @@ class HeldLease:
                 if error.code not in UNREACHABLE:
                     raise
                 self._lease = replace(self._lease, goes_on=goes_on)  # as far as is known
-                if datetime.now(UTC) >= self._lease.expire_time:
+                if self._lease.has_ended:
                     raise
             else:
                 if goes_on is not self._lease.goes_on:
@@ -136,7 +135,7 @@ class HeldLease:
             self._aborts.hand_over(self._lease)
             raise handed_over from error
         # The lease has expired: the gateway that takes the turn over owns the journal and ends the turn.
-        ran_out = reason.code in UNREACHABLE and datetime.now(UTC) >= self._lease.expire_time
+        ran_out = reason.code in UNREACHABLE and self._lease.has_ended
         if ran_out or (reason.reason == Reason.LEASE_LOST and await self._aborts.goes_on(self._lease, self._user_id)):
             raise handed_over from error
 
@@ -145,12 +144,7 @@ class HeldLease:
         if abort is not None:
             await asyncio.wait((abort,), timeout=self._times.end_wait)
             # Behind the lease's end another gateway may have had it already.
-            if (
-                abort.done()
-                and not abort.cancelled()
-                and abort.result()
-                and datetime.now(UTC) < self._lease.expire_time
-            ):
+            if abort.done() and not abort.cancelled() and abort.result() and not self._lease.has_ended:
                 return
         if self._stop.reason_of(error).reason not in _ENDED_THERE:
             raise TurnHandedOver(self._lease.turn_id, self._lease.session_id) from error
@@ -217,10 +211,10 @@ class HeldLease:
             begin = clock()
             try:
                 renewed = await self._sessions.renew(self._lease, times.renew_interval)
-                self._lease = replace(self._lease, expire_time=renewed.expire_time)
+                self._lease = replace(self._lease, expire_time=renewed.expire_time, ends=renewed.ends)
             except ServiceError as error:
                 # While session_svc is unreachable the lease may still be ours; after its end it may be another's.
-                if error.code not in UNREACHABLE or datetime.now(UTC) >= self._lease.expire_time:
+                if error.code not in UNREACHABLE or self._lease.has_ended:
                     # A commit releases the lease before its reply arrives, and only the reply tells the outcome. A
                     # stateless turn can't collide with another.
                     if not self._committing and self._lease.session_id:

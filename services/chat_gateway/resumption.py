@@ -50,12 +50,16 @@ def with_session(request: TurnRequest, session_id: str) -> TurnRequest:
 
 
 def time_left(asked: ResumableTurn, bound: float) -> float:
-    """Returns the remaining seconds of the turn: a background turn has the whole `bound` at each gateway."""
+    """Returns the remaining seconds of the turn: a background turn has the whole `bound` at each gateway.
+
+    Never more than the bound, though the gateway where it began may have had another time than this one.
+    """
     if asked.request.background:
         return bound
     if asked.request.timeout is not None:
         bound = min(bound, asked.request.timeout)
-    return max(bound - (datetime.now(UTC) - asked.begin_time).total_seconds(), 0.0)
+    gone = (datetime.now(UTC) - asked.begin_time).total_seconds()
+    return max(bound - max(gone, 0.0), 0.0)
 
 
 async def unheard(delta: Delta) -> None:

@@ -1,5 +1,6 @@
 """session_svc's TurnService and SessionService as the ports `Claims` and `StoredTurns`."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -41,11 +42,12 @@ class ClaimClient:
 
     async def claim(self, hold: float) -> ClaimedTurn | NothingClaimed:
         request = pb.ClaimTurnRequest(hold=to_duration(timedelta(seconds=hold)) if hold else None)
+        sent = time.monotonic()
         response = await call(self._turns.ClaimTurn, request, timeout=self._timeout + hold, peer=SESSION_SVC)
         if not response.HasField("lease"):
             return NothingClaimed(held=response.held)
         lease = replace(
-            lease_from_proto(response.lease), journaled=True, goes_on=True, attempt=max(response.attempt, 1)
+            lease_from_proto(response.lease, sent), journaled=True, goes_on=True, attempt=max(response.attempt, 1)
         )
         try:
             return ClaimedTurn(lease, resumable_from_bytes(response.request))

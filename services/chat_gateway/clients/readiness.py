@@ -41,7 +41,7 @@ class Readiness:
             CONFIG_SVC: health_pb2_grpc.HealthStub(config_channel),
             SESSION_SVC: health_pb2_grpc.HealthStub(session_channel),
         }
-        self._unreachable_since: dict[str, float | None] = {name: time.time() for name in self._health}
+        self._unreachable_since: dict[str, float | None] = {name: time.monotonic() for name in self._health}
         self._configs = configs
         self._keys = keys
         self._published = False
@@ -107,7 +107,7 @@ class Readiness:
     async def _check(self, name: str) -> None:
         serves, served = await self._serves(name), self._unreachable_since[name] is None
         if serves != served:
-            self._unreachable_since[name] = None if serves else time.time()
+            self._unreachable_since[name] = None if serves else time.monotonic()
             self._changed.set()
 
     async def _serves(self, name: str) -> bool:
@@ -119,4 +119,4 @@ class Readiness:
 
 
 def _unreachable(since: float) -> str:
-    return f"unreachable for {time.time() - since:.0f} s"
+    return f"unreachable for {time.monotonic() - since:.0f} s"

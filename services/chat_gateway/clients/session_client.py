@@ -1,6 +1,7 @@
 """session_svc's TurnService as the port `Sessions`."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from chat_gateway.clients.turn_calls import ABORT, APPEND, BEGIN, COMMIT, RENEW
 from chat_gateway.convert.begun_turns import (
     MAX_COMPARED_MESSAGES,
     begun_from_proto,
+    end_of,
     lease_from_proto,
     lease_to_proto,
     limit_states,
@@ -86,8 +88,8 @@ class SessionClient:
         if limits:
             begin.limits.extend(map(limit_to_proto, limits))
         waits = self._wait_timeout if request.timeout is None else min(request.timeout, self._wait_timeout)
-        response = await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits)
-        return begun_from_proto(response, config, goes_on=begin.continues)
+        response, sent = await self._begin(begin, self._timeout if request.busy is BusyPolicy.REJECT else waits)
+        return begun_from_proto(response, config, sent, goes_on=begin.continues)
 
     async def history(
         self, begun: Begun, request: TurnRequest, config: AgentConfig, digest: bytes
@@ -98,7 +100,7 @@ class SessionClient:
         begin.session_id, begin.session_must_exist = begun.session_id, True
         begin.window_messages, begin.continues = MAX_COMPARED_MESSAGES, False
         begin.busy = BUSY_POLICY_NUMBERS[BusyPolicy.REJECT]
-        response = await self._begin(begin, self._timeout)
+        response, _ = await self._begin(begin, self._timeout)
         turns = tuple(turn_from_proto(turn) for turn in response.window)
         return turns if sum(len(turn.messages) for turn in turns) == response.session.message_count else None
 
@@ -133,25 +135,29 @@ class SessionClient:
         begin = pb.BeginTurnRequest(
             project=request.project, turn_id=turn_id, stateless=True, limits=map(limit_to_proto, limits)
         )
-        response = await self._begin(begin, waits)
-        return begun_stateless(request, lease_from_proto(response.lease), limit_states(response))
+        response, sent = await self._begin(begin, waits)
+        return begun_stateless(request, lease_from_proto(response.lease, sent), limit_states(response))
 
-    async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> pb.BeginTurnResponse:
-        clock = asyncio.get_running_loop().time
+    async def _begin(self, begin: pb.BeginTurnRequest, timeout: float) -> tuple[pb.BeginTurnResponse, float]:
+        """Returns the answer, and when what it answers was sent."""
+        clock = time.monotonic
         give_up = clock() + timeout
         for pause in _OTHER_REPLICA_PAUSES:
+            sent = clock()
             try:
-                return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
+                return await self._turns.call(BEGIN, begin, timeout=max(give_up - sent, 0.0)), sent
             except RemoteError as error:
                 if error.reason != Reason.DRAINING:
                     raise
             await asyncio.sleep(pause)
-        return await self._turns.call(BEGIN, begin, timeout=max(give_up - clock(), 0.0))
+        sent = clock()
+        return await self._turns.call(BEGIN, begin, timeout=max(give_up - sent, 0.0)), sent
 
     async def renew(self, lease: Lease, hold: float) -> Lease:
         request = pb.RenewTurnRequest(lease=lease_to_proto(lease), hold=to_duration(timedelta(seconds=hold)))
+        sent = time.monotonic()
         response = await self._turns.call(RENEW, request, timeout=self._timeout + hold)
-        return replace(lease, expire_time=from_timestamp(response.expire_time))
+        return replace(lease, expire_time=from_timestamp(response.expire_time), ends=end_of(response.lasts_ms, sent))
 
     async def commit(
         self,

@@ -48,8 +48,10 @@ def _begins_apart(turns: Sequence[message_pb2.Turn]) -> bool:
     return len(turns) > 1 and turns[1].number > turns[0].number + 1
 
 
-def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, *, goes_on: bool) -> Begun:
-    """Returns what BeginTurn answered. `goes_on`: the turn brings results of calls that the window's last turn made."""
+def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, sent: float, *, goes_on: bool) -> Begun:
+    """Returns what BeginTurn answered to what was `sent` then. `goes_on`: the turn brings results of calls that the
+    window's last turn made.
+    """
     session = response.session
     newest = response.window[-1] if response.window else None
     awaiting = awaiting_of(newest, session.cancelled_turn_id) if newest is not None else ()
@@ -61,7 +63,7 @@ def begun_from_proto(response: pb.BeginTurnResponse, config: AgentConfig, *, goe
         pinned_revision=session.pinned_revision,
         metadata=dict(session.metadata),
         expire_time=from_timestamp(session.expire_time),
-        lease=lease_from_proto(response.lease) if response.HasField("lease") else None,
+        lease=lease_from_proto(response.lease, sent) if response.HasField("lease") else None,
         joined_turn_id=response.joined_turn_id,
         window=window_of(response.window, config, goes_on=goes_on) if config.tools else messages_of(response.window),
         replayed=replayed,
@@ -94,10 +96,22 @@ def limit_states(response: pb.BeginTurnResponse) -> tuple[LimitState, ...]:
     )
 
 
-def lease_from_proto(lease: pb.TurnLease) -> Lease:
-    """Returns the lease."""
-    expire_time = from_timestamp(lease.expire_time)
-    return Lease(lease.project, lease.session_id, lease.turn_id, lease.token, expire_time, tuple(lease.limits))
+def lease_from_proto(lease: pb.TurnLease, sent: float) -> Lease:
+    """Returns the lease that answers a request which was `sent` then, by `time.monotonic()`."""
+    return Lease(
+        lease.project,
+        lease.session_id,
+        lease.turn_id,
+        lease.token,
+        from_timestamp(lease.expire_time),
+        tuple(lease.limits),
+        ends=end_of(lease.lasts_ms, sent),
+    )
+
+
+def end_of(lasts_ms: int, sent: float) -> float | None:
+    """Returns when a lease ends at the earliest: it was received after it was `sent`. None where it is not said."""
+    return sent + lasts_ms / 1000 if lasts_ms else None
 
 
 def lease_to_proto(lease: Lease) -> pb.TurnLease:

@@ -1,8 +1,9 @@
 """Stored turns, and the results of session_svc's calls. Values only."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from chat_gateway.model.tools import ToolRun, ToolsUnavailable
 from chat_gateway.model.tools_listed import ToolsListed
@@ -70,6 +71,15 @@ class Lease:
     """Whether another gateway can continue the turn, since its journal has everything needed."""
     attempt: int = 1
     """The number of the gateway that runs the turn."""
+    ends: float | None = field(default=None, compare=False)
+    """When it ends at the earliest, by this process's `time.monotonic()`; None where session_svc does not say."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the lease may have ended. Clocks that are set do not matter, except with an older session_svc."""
+        if self.ends is None:
+            return datetime.now(UTC) >= self.expire_time
+        return time.monotonic() >= self.ends
 
 
 @value

@@ -124,12 +124,12 @@ def events_on_the_wire(events: Sequence[JournalEvent], session_id: str) -> bytes
     return b"".join(pieces)
 
 
-def claimed_on_the_wire(claimed: ClaimedTurn | NothingClaimed) -> bytes:
-    """Returns a serialized ClaimTurnResponse."""
+def claimed_on_the_wire(claimed: ClaimedTurn | NothingClaimed, received: float) -> bytes:
+    """Returns a serialized ClaimTurnResponse, to a request that was `received` then."""
     if isinstance(claimed, NothingClaimed):
         return turn_service_pb2.ClaimTurnResponse(held=claimed.held).SerializeToString()
     return turn_service_pb2.ClaimTurnResponse(
-        lease=turn_convert.lease_message(claimed.lease), request=claimed.request, attempt=claimed.attempt
+        lease=turn_convert.lease_message(claimed.lease, received), request=claimed.request, attempt=claimed.attempt
     ).SerializeToString()
 
 

@@ -108,9 +108,9 @@ def is_turn(data: bytes) -> bool:
     return True
 
 
-def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
-    """Returns a serialized BeginTurnResponse. Stored turns are copied into it unparsed: concatenated protobuf messages
-    are one message with the fields of all.
+def begun_on_the_wire(outcome: Begun | Replayed | Joined, received: float) -> bytes:
+    """Returns a serialized BeginTurnResponse, to a request that was `received` then. Stored turns are copied into it
+    unparsed: concatenated protobuf messages are one message with the fields of all.
     """
     response = turn_service_pb2.BeginTurnResponse()
     if isinstance(outcome, Joined):
@@ -120,7 +120,7 @@ def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
     fill_session(response.session, outcome.session)
     if isinstance(outcome, Replayed):
         return response.SerializeToString() + _REPLAYED_TAG + varint(len(outcome.turn)) + outcome.turn
-    _fill_lease(response.lease, outcome.lease)
+    _fill_lease(response.lease, outcome.lease, received)
     if outcome.limits:
         response.limits.extend(map(_limit_state, outcome.limits))
     response.created = outcome.created
@@ -134,10 +134,10 @@ def begun_on_the_wire(outcome: Begun | Replayed | Joined) -> bytes:
     return b"".join(pieces)
 
 
-def stateless_on_the_wire(admitted: StatelessTurn) -> bytes:
+def stateless_on_the_wire(admitted: StatelessTurn, received: float) -> bytes:
     """Returns a serialized BeginTurnResponse for a stateless turn."""
     return turn_service_pb2.BeginTurnResponse(
-        lease=lease_message(admitted.lease), limits=map(_limit_state, admitted.limits)
+        lease=lease_message(admitted.lease, received), limits=map(_limit_state, admitted.limits)
     ).SerializeToString()
 
 
@@ -150,11 +150,16 @@ def lease(message: turn_service_pb2.TurnLease) -> Lease:
     return converted
 
 
-def lease_message(held: Lease) -> turn_service_pb2.TurnLease:
-    """Returns the lease as the contract has it."""
+def lease_message(held: Lease, received: float) -> turn_service_pb2.TurnLease:
+    """Returns the lease as the contract has it, for a request that was `received` then."""
     message = turn_service_pb2.TurnLease()
-    _fill_lease(message, held)
+    _fill_lease(message, held, received)
     return message
+
+
+def lasts_ms(held: Lease, received: float) -> int:
+    """Returns how long the lease lasts from when its request was `received`, by `time.monotonic()`; 0 if not known."""
+    return max(int((held.ends - received) * 1000), 1) if held.ends else 0
 
 
 def committed_message(committed: Committed) -> turn_service_pb2.CommitTurnResponse:
@@ -322,12 +327,13 @@ def _usage(said: message_pb2.Usage) -> Usage:
     return Usage(*[min(max(count, 0), rules.MAX_TOKENS) if count else 0 for count in counts])
 
 
-def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease) -> None:
+def _fill_lease(message: turn_service_pb2.TurnLease, held: Lease, received: float) -> None:
     message.project = held.key.project
     message.session_id = held.key.session_id
     message.turn_id = held.turn_id
     message.token = held.token
     fill_time(message.expire_time, held.expire_ms)
+    message.lasts_ms = lasts_ms(held, received)
     if held.limits:
         message.limits.extend(held.limits)
 

@@ -3,6 +3,7 @@
 # ruff: noqa: N802 (methods bear the names of the RPCs)
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -57,18 +58,23 @@ class TurnServicer:
         self._push_configs = push_configs
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Context) -> bytes:
-        turn = convert.begin_turn(request)
+        received, turn = time.monotonic(), convert.begin_turn(request)
         if turn.stateless:
-            return convert.stateless_on_the_wire(await self._turns.begin_stateless(turn, context.time_remaining()))
-        return convert.begun_on_the_wire(await self._branches.begin(turn, context.time_remaining()))
+            return convert.stateless_on_the_wire(
+                await self._turns.begin_stateless(turn, context.time_remaining()), received
+            )
+        return convert.begun_on_the_wire(await self._branches.begin(turn, context.time_remaining()), received)
 
     async def ReadParts(self, request: pb.ReadPartsRequest, context: Context) -> bytes:
         key, wanted = convert.read_parts(request)
         return convert.parts_on_the_wire(await self._parts.read(key, wanted))
 
     async def RenewTurn(self, request: pb.RenewTurnRequest, context: Context) -> pb.RenewTurnResponse:
+        received = time.monotonic()
         renewed = await self._turns.renew(convert.lease(request.lease), seconds(request.hold))
-        return pb.RenewTurnResponse(expire_time=timestamp(renewed.expire_ms))
+        return pb.RenewTurnResponse(
+            expire_time=timestamp(renewed.expire_ms), lasts_ms=convert.lasts_ms(renewed, received)
+        )
 
     async def CommitTurn(self, request: pb.CommitTurnRequest, context: Context) -> pb.CommitTurnResponse:
         return convert.committed_message(await self._turns.commit(convert.commit_turn(request)))
@@ -93,8 +99,8 @@ class TurnServicer:
         return pb.HandOverTurnResponse()
 
     async def ClaimTurn(self, request: pb.ClaimTurnRequest, context: Context) -> bytes:
-        hold = seconds(request.hold) if request.HasField("hold") else None
-        return journal_convert.claimed_on_the_wire(await self._claims.claim(hold, context.time_remaining()))
+        received, hold = time.monotonic(), seconds(request.hold) if request.HasField("hold") else None
+        return journal_convert.claimed_on_the_wire(await self._claims.claim(hold, context.time_remaining()), received)
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.CancelTurnResponse:
         watch = journal_convert.turn_watch(request)

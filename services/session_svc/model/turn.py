@@ -23,6 +23,8 @@ class Lease:
     expire_ms: int = 0
     limits: tuple[str, ...] = ()
     """The subjects of the limits in which the turn holds a place."""
+    ends: float = field(default=0.0, compare=False)
+    """When it ends at the earliest, by this process's `time.monotonic()`; 0.0 where that is not known."""
 
 
 @value

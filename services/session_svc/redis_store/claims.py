@@ -1,6 +1,7 @@
 """Turns to be taken over, in Redis."""
 
 import asyncio
+import time
 from typing import Any
 
 import structlog
@@ -80,6 +81,7 @@ class RedisClaims:
                 continue
             key, turn_id = turn
             # Not repeated: a lease taken without a reply expires.
+            ends = time.monotonic() + self._bounds.lease_ms / 1000
             try:
                 [answer] = await self._scripts.run(self._scripts.command(key, self._claim(turn_id)))
             except SessionDamaged:
@@ -87,7 +89,7 @@ class RedisClaims:
                 continue
             match reply_of(calls.Claim, answer):
                 case replies.Claimed(token, expire_ms, attempt, request):
-                    return ClaimedTurn(Lease(key, turn_id, token, expire_ms), request, attempt)
+                    return ClaimedTurn(Lease(key, turn_id, token, expire_ms, ends=ends), request, attempt)
                 case replies.StillHeld(ms):
                     await self._waiting.look_again(member, ms)
                 case _:

@@ -63,10 +63,11 @@ class SessionFields(NamedTuple):
 
 
 class BeginOk(NamedTuple):
-    """The lease is taken."""
+    """The lease is taken, or its own turn has it already; it lasts `left_ms` more."""
 
     token: int
     expire_ms: int
+    left_ms: int
     created: int
     session: Sequence[bytes | None]
     children: int

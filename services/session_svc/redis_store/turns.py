@@ -1,5 +1,6 @@
 """Turns in Redis. Each operation is one round trip; only scripts decide."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -79,6 +80,7 @@ class RedisTurns:
 
     async def begin(self, turn: BeginTurn, waiter_id: str, wait_ms: int) -> Begun | Replayed | Joined | Waiting:
         for _ in range(MAX_TRIES):
+            asked = time.monotonic()
             answer, elements, fenced, orphaned = await self._begin(turn, waiter_id, wait_ms)
             if not turn.must_exist and (type(answer) is not replies.BeginOk or answer.created):
                 # Also what is refused may have made an index, which is removed only by sweeping.
@@ -91,7 +93,7 @@ class RedisTurns:
             if type(answer) is replies.BeginOk and answer.created == _ADOPTED:
                 answer = answer._replace(created=0)
                 await self._adopt(turn, waiter_id)
-            outcome = await self._outcome(turn, answer, elements)
+            outcome = await self._outcome(turn, answer, elements, asked)
             if outcome is not None:
                 return outcome
         raise RedisUnavailable
@@ -161,12 +163,13 @@ class RedisTurns:
         call = calls.Renew(
             token=lease.token, turn_id=lease.turn_id, lease_ms=self._limits.lease_ms, waiter_id=waiter_id
         )
+        ends = time.monotonic() + self._limits.lease_ms / 1000
         [answer] = await self._run([self._scripts.command(lease.key, call)])
         match reply_of(calls.Renew, answer):
             case replies.RenewOk(expire_ms, picked_up):
                 if picked_up:
                     self._waiting.note(lease)
-                return Lease(lease.key, lease.turn_id, lease.token, expire_ms)
+                return Lease(lease.key, lease.turn_id, lease.token, expire_ms, ends=ends)
             case replies.Cancelled():
                 raise TurnCancelled(lease.key.session_id)
             case replies.Interrupted():
@@ -303,12 +306,15 @@ class RedisTurns:
         return self._scripts.command(commit.lease.key, call, *commit.events, *contents)
 
     async def _outcome(
-        self, turn: BeginTurn, answer: Any, elements: list[bytes]
+        self, turn: BeginTurn, answer: Any, elements: list[bytes], asked: float
     ) -> Begun | Replayed | Joined | Waiting | None:
-        """Returns what a script's answer means, None to ask again; raises what it refused with."""
+        """Returns what the answer of a script that ran after `asked` means, None to ask again; raises what it refused
+        with.
+        """
         key = turn.key
         if type(answer) is replies.BeginOk:
-            lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms)
+            ends = asked + answer.left_ms / 1000
+            lease = Lease(key, turn.turn_id, answer.token, answer.expire_ms, ends=ends)
             session = session_of(key, answer.session)
             window = await self._windows.complete(turn, lease, elements, session)
             full = self._limits.when_full is WhenFull.REFUSE and session.turn_count >= self._limits.turns_per_session

@@ -2,15 +2,12 @@
 Like other indexes, it may be late, or contain turns that need no takeover: the session's own keys decide.
 """
 
-from collections.abc import Iterable
-
 from session_svc.model.errors import ProjectQueueFull
 from session_svc.model.session import SessionBounds, SessionKey
 from session_svc.model.turn import Lease
 from session_svc.redis_client.link import Command, RedisUnavailable
 from session_svc.redis_store import script_calls as calls
 from session_svc.redis_store import script_replies as replies
-from session_svc.redis_store.indexes import now_ms
 from session_svc.redis_store.keys import WAITING_KEYS
 from session_svc.redis_store.script_replies import reply_of
 from session_svc.redis_store.script_runner import RedisScripts
@@ -18,6 +15,7 @@ from session_svc.redis_store.script_runner import RedisScripts
 MAX_NOTED = 10_000
 """Turns that are noted before they are written; more are found a lease later, or end by their time."""
 NEVER = -1
+DUE = 0
 
 
 class WaitingTurns:
@@ -26,36 +24,34 @@ class WaitingTurns:
     def __init__(self, scripts: RedisScripts, bounds: SessionBounds) -> None:
         self._scripts = scripts
         self._bounds = bounds
-        self._running: dict[str, int] = {}
+        self._running: set[str] = set()
         self._ended: set[str] = set()
 
     def command(self, lease: Lease) -> Command:
         """Returns what has the turn looked at when its lease should have ended."""
-        return ("ZADD", WAITING_KEYS[0], now_ms() + self._bounds.lease_ms, member_of(lease))
+        return self._look_again(member_of(lease), self._bounds.lease_ms)
 
     async def note_at_once(self, lease: Lease) -> None:
         """Makes a turn that no gateway runs due now, unless it is already."""
-        await self._scripts.run(("ZADD", WAITING_KEYS[0], "NX", now_ms(), member_of(lease)))
+        await self._scripts.run(("ZADD", WAITING_KEYS[0], "NX", DUE, member_of(lease)))
 
     def note(self, lease: Lease) -> None:
         """Runs `command`, soon."""
         if len(self._running) < MAX_NOTED:
-            self._running[member_of(lease)] = now_ms() + self._bounds.lease_ms
+            self._running.add(member_of(lease))
 
     def forget(self, lease: Lease) -> None:
         """The turn has ended, and is not looked at any more, soon."""
         member = member_of(lease)
-        self._running.pop(member, None)
+        self._running.discard(member)
         if len(self._ended) < MAX_NOTED:
             self._ended.add(member)
 
     async def flush(self) -> None:
         """Writes what was noted. Raises `RedisUnavailable`: what was noted is still to be written."""
         running, ended = self._running, self._ended
-        self._running, self._ended = {}, set()
-        commands: list[Command] = []
-        if running:
-            commands.append(("ZADD", WAITING_KEYS[0], *_pairs(running)))
+        self._running, self._ended = set(), set()
+        commands = [self._look_again(member, self._bounds.lease_ms) for member in running]
         if ended:
             commands.append(("ZREM", WAITING_KEYS[0], *ended))
         if not commands:
@@ -63,7 +59,7 @@ class WaitingTurns:
         try:
             await self._scripts.run(*commands)
         except RedisUnavailable:
-            self._running, self._ended = {**running, **self._running}, ended | self._ended
+            self._running, self._ended = running | self._running, ended | self._ended
             raise
 
     async def enqueue(self, lease: Lease) -> None:
@@ -94,7 +90,11 @@ class WaitingTurns:
 
     async def look_again(self, member: str | bytes, ms: int) -> None:
         """Has the turn looked at in `ms`, or, with `NEVER`, not any more."""
-        await self._scripts.run(self._scripts.waiting_command(calls.LookAgain(member, ms)))
+        await self._scripts.run(self._look_again(member, ms))
+
+    def _look_again(self, member: str | bytes, ms: int) -> Command:
+        # By Redis' clock, which also decides what is due: this machine's may be hours off.
+        return self._scripts.waiting_command(calls.LookAgain(member, ms))
 
 
 def member_of(lease: Lease) -> str:
@@ -109,9 +109,3 @@ def turn_of(member: bytes) -> tuple[SessionKey, str] | None:
     except ValueError:
         return None
     return SessionKey(project, session_id), turn_id
-
-
-def _pairs(scores: dict[str, int]) -> Iterable[int | str]:
-    for member, score in scores.items():
-        yield score
-        yield member

@@ -1,6 +1,8 @@
 """Turns that another gateway goes on with: what every store promises of them."""
 
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,20 @@ async def test_a_turn_whose_gateway_is_lost_is_taken_over_with_its_request(bench
     await bench.commit(again, end_event=b"end")
     await lose_gateway(bench)
     assert await claims(bench).claim() is None
+
+
+@pytest.mark.parametrize("hours", [3, -3])
+async def test_a_session_svc_whose_clock_is_hours_off_has_a_lost_turn_taken_over_in_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    clock = SimpleNamespace(time=lambda: time.time() + hours * 3600, monotonic=time.monotonic)
+    monkeypatch.setattr("session_svc.redis_store.indexes.time", clock)
+    turn = await begun(bench)
+    await bench.turns.renew(turn.lease)
+    await claims(bench).keep_up()
+    assert await claims(bench).claim() is None, "it is held"
+    await lose_gateway(bench)
+    await claimed(bench)
 
 
 async def test_the_first_turn_of_a_session_is_taken_over_too(bench: Bench) -> None:

@@ -106,7 +106,10 @@ async def test_turns_are_those_of_the_unary_methods(svc: Replica, line: Line) ->
     await svc.turn(text="one")
     begun = (await line.ask(begin())).begin
     assert texts(begun) == ["one"]
-    assert (await line.ask(pb.RenewTurnRequest(lease=begun.lease))).renew.expire_time.seconds > 0
+    assert begun.lease.lasts_ms > 0
+    renewed = (await line.ask(pb.RenewTurnRequest(lease=begun.lease))).renew
+    assert renewed.expire_time.seconds > 0
+    assert renewed.lasts_ms > 0
     assert (await line.ask(commit(begun, "two"))).commit.turn_number == 2
     again = await svc.begin()
     assert texts(again) == ["one", "two"]

@@ -1,8 +1,10 @@
 """What a turn ends with that others could go on with, and can't here; and a session_svc that knows no such turns."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,11 +73,15 @@ async def end_of(
     sessions: FakeSessions,
     times: LeaseTimes = LeaseTimes(),
     left_seconds: float = 60,
+    clock_off: timedelta = timedelta(),
 ) -> ServiceError:
     """Return what a turn that fails with `error` ends with, where others could go on with it."""
-    aborts = Aborts(sessions, TIMES, claims)
+    aborts, lease = Aborts(sessions, TIMES, claims), goes_on_for(left_seconds)
+    if clock_off:
+        ends = time.monotonic() + left_seconds
+        lease = replace(lease, expire_time=lease.expire_time - clock_off, ends=ends)
     with pytest.raises(ServiceError) as caught:
-        async with TurnStop(60) as stop, HeldLease(goes_on_for(left_seconds), stop, sessions, aborts, times, "ann"):
+        async with TurnStop(60) as stop, HeldLease(lease, stop, sessions, aborts, times, "ann"):
             raise error
     await aborts.close(60)
     return caught.value
@@ -192,3 +198,13 @@ async def test_a_turn_that_was_taken_over_stays_its_holders_where_its_begin_is_n
     await world.aborts.close(60)
     assert claims.handed_over == ["t"]
     assert world.sessions.aborted == []
+
+
+@pytest.mark.parametrize("clock_off", [timedelta(hours=3), timedelta(hours=-3)], ids=["ahead", "behind"])
+async def test_a_gateway_whose_clock_is_hours_off_knows_whether_its_lease_has_ended(clock_off: timedelta) -> None:
+    late = remote("DEADLINE_EXCEEDED", Code.DEADLINE_EXCEEDED)
+    ended = await end_of(FakeClaims(), late, FakeSessions(), left_seconds=-1, clock_off=clock_off)
+    assert isinstance(ended, TurnHandedOver)
+    sessions = FakeSessions()
+    assert await end_of(FakeClaims(), late, sessions, left_seconds=60, clock_off=clock_off) is late
+    assert sessions.aborted, "the lease is its own still: it ends the turn itself"

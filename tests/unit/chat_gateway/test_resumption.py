@@ -1,7 +1,7 @@
 """What one gateway writes of a turn, as another one reads it: everything, whatever it is."""
 
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -149,6 +149,8 @@ def test_the_time_of_a_turn_counts_from_its_begin_but_for_one_in_the_background(
     turn = ResumableTurn(asks(timeout=5.0), ANONYMOUS, 1, b"", BEGIN)
     assert time_left(turn, 600) == 0
     assert time_left(replace(turn, begin_time=datetime.now(UTC)), 600) <= 5
+    ahead = replace(turn, begin_time=datetime.now(UTC) + timedelta(hours=3))
+    assert time_left(ahead, 600) == 5, "begun where the clock is ahead"
     assert time_left(replace(turn, request=asks(background=True)), 600) == 600
 
 

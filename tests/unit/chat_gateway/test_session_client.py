@@ -1,6 +1,7 @@
 """What the client of session_svc does when a replica stops while a turn waits there."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -30,6 +31,7 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
         self.asked: list[str] = []
         self.left: list[float] = []
         self.delay = 0.0
+        self.lasts_ms = 0
         self.window: list[message_pb2.Turn] = []
         self.window_messages: list[int] = []
 
@@ -40,7 +42,7 @@ class Turns(turn_service_pb2_grpc.TurnServiceServicer):
         if self.refusals:
             raise self.refusals.pop(0)
         self.window_messages.append(request.window_messages)
-        lease = pb.TurnLease(turn_id=request.turn_id, token=1)
+        lease = pb.TurnLease(turn_id=request.turn_id, token=1, lasts_ms=self.lasts_ms)
         return pb.BeginTurnResponse(lease=lease, created=True, window=self.window)
 
 
@@ -109,3 +111,21 @@ async def test_a_turn_with_many_steps_counts_as_what_its_caller_sees_of_it() -> 
     plain = Turns()
     await begin(plain, make_config(window_messages=4))
     assert plain.window_messages == [4]
+
+
+async def test_a_lease_ends_no_later_than_it_lasts_from_when_its_request_was_sent() -> None:
+    turns = Turns(Draining())
+    turns.lasts_ms = 15_000
+    before = time.monotonic()
+    lease = (await begin(turns)).lease
+    assert before < lease.ends - 15 < time.monotonic()
+    assert not lease.has_ended
+    turns.lasts_ms = 1
+    turns.delay = 0.01
+    assert (await begin(turns)).lease.has_ended, "the answer took longer than the lease lasted"
+
+
+async def test_an_older_session_svc_does_not_say_how_long_a_lease_lasts() -> None:
+    lease = (await begin(Turns())).lease
+    assert lease.ends is None
+    assert lease.has_ended, "as its expire_time says"

@@ -72,6 +72,8 @@ def test_the_fields_of_a_session_stand_in_the_order_of_the_script() -> None:
 
 
 def test_a_reply_is_read_by_its_word() -> None:
-    assert reply_of(Begin, [b"ok", 7, 8, 1, [], 0]) == BeginOk(token=7, expire_ms=8, created=1, session=[], children=0)
+    assert reply_of(Begin, [b"ok", 7, 8, 9, 1, [], 0]) == BeginOk(
+        7, expire_ms=8, left_ms=9, created=1, session=[], children=0
+    )
     with pytest.raises(KeyError):
         reply_of(Begin, [b"unheard of"])

@@ -92,6 +92,7 @@ class TurnLease(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    LASTS_MS_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project."""
     session_id: _builtins.str
@@ -100,6 +101,10 @@ class TurnLease(_message.Message):
     """The turn."""
     token: _builtins.int
     """The fencing token: grows with every lease of the session."""
+    lasts_ms: _builtins.int
+    """Output only. How many milliseconds it lasts from when the request that got it was received, by no clock that can be
+    set. 0: not said, as by a release that does not know it; then `expire_time` has to do.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it runs out unless renewed."""
@@ -117,10 +122,11 @@ class TurnLease(_message.Message):
         token: _builtins.int = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         limits: _abc.Iterable[_builtins.str] | None = ...,
+        lasts_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "limits", b"limits", "project", b"project", "session_id", b"session_id", "token", b"token", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lasts_ms", b"lasts_ms", "limits", b"limits", "project", b"project", "session_id", b"session_id", "token", b"token", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +473,9 @@ class RenewTurnResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LASTS_MS_FIELD_NUMBER: _builtins.int
+    lasts_ms: _builtins.int
+    """As TurnLease.lasts_ms, from when this request was received."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it now runs out."""
@@ -475,10 +484,11 @@ class RenewTurnResponse(_message.Message):
         self,
         *,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        lasts_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "lasts_ms", b"lasts_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

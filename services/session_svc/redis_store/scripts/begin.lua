@@ -1,5 +1,5 @@
 -- Takes the turn lease, or replies why it is not available. A repeat with the same turn id changes only the waiter's id.
--- Reply ok: token, expire_ms, created, session, children
+-- Reply ok: token, expire_ms, left_ms, created, session, children
 -- Reply joined: turn_id
 -- Reply replay: number, first, session
 -- Reply wait: ms
@@ -47,7 +47,7 @@ if session then
   end
   if is_own and session.lease_until > now then
     redis.call('HSET', META, 'call', waiter_id)
-    return {'ok', session.token, session.lease_until, session.new and 1 or 0, session.fields, session.children and 1 or 0}
+    return {'ok', session.token, session.lease_until, session.lease_until - now, session.new and 1 or 0, session.fields, session.children and 1 or 0}
   end
   if is_own or is_over(session.journals) then return refuse('lost') end
   if max_turns > 0 and session.last - session.first + 1 >= max_turns then return refuse('session_full') end
@@ -156,11 +156,11 @@ redis.call('HSET', META, 'activity', now_text, 'expire', expire_text, 'token', d
            'until', digits(lease_until), 'call', waiter_id)
 if request ~= '' then redis.call('HSET', META, 'request', request, 'digest', digest) end
 keep_until(expire, lease_until, not created and session.parts)
-if created then return {'ok', token, lease_until, 1, load().fields, 0} end
+if created then return {'ok', token, lease_until, tonumber(lease_ms), 1, load().fields, 0} end
 local fields, adopted = session.fields, session.uid == '' and agent_uid ~= ''
 if adopted then -- it was made without an agent, and is this one's from now on
   redis.call('HSET', META, 'agent_id', agent_id, 'agent_uid', agent_uid)
   fields[1], fields[2] = agent_id, agent_uid
 end
 fields[ACTIVITY], fields[IDLE], fields[CAP], fields[EXPIRE] = now_text, idle_ms, digits(lifetime_end), expire_text
-return {'ok', token, lease_until, adopted and 2 or 0, fields, session.children and 1 or 0}
+return {'ok', token, lease_until, tonumber(lease_ms), adopted and 2 or 0, fields, session.children and 1 or 0}
