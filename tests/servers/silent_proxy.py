@@ -1,9 +1,14 @@
 """A proxy before PostgreSQL that falls silent."""
 
 import asyncio
-from typing import Any
+import contextlib
+import socket
+import struct
+from typing import Any, Literal
 
 from sqlalchemy import make_url
+
+Fault = Literal["silent", "no requests", "no replies", "slow", "reset"]
 
 
 class Proxy:
@@ -16,14 +21,21 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left: int | None = None
+        self._fault: Fault = "silent"
+        self._broken = False
+        self._thawed = asyncio.Event()
 
     @property
     def connections(self) -> int:
         return len(self._tasks)
 
-    def freeze_after(self, messages: int) -> None:
-        """Falls silent once that many more pieces have been passed on, in both directions together."""
+    def freeze_after(self, messages: int, fault: Fault = "silent") -> None:
+        """Falls silent once that many more pieces have been passed on, in both directions together.
+
+        Another `fault` is silence in one direction, a byte a second, or a reset of each piece's connection.
+        """
         self._left = messages
+        self._fault = fault
 
     async def start(self) -> str:
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
@@ -35,6 +47,8 @@ class Proxy:
 
     def thaw(self) -> None:
         self._left = None
+        self._broken = False
+        self._thawed.set()
         self._open.set()
 
     async def close(self) -> None:
@@ -44,13 +58,21 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _break(self) -> None:
+        self._broken = True
+        self._thawed.clear()
+        if self._fault == "silent":
+            self.freeze()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
         try:
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+            await asyncio.gather(
+                self._pass(reader, far_writer, writer), self._pass(far_reader, writer, far_writer, True)
+            )
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -58,13 +80,38 @@ class Proxy:
             far_writer.close()
             self._tasks.discard(task)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        replies: bool = False,
+    ) -> None:
+        """Passes on what comes; `back` leads to where it comes from."""
         while data := await reader.read(65536):
             if self._left is not None:
                 self._left -= 1
                 if self._left < 0:
-                    self.freeze()
+                    self._break()
             await self._open.wait()
+            if self._broken and self._fault == ("no replies" if replies else "no requests"):
+                continue
+            if self._broken and self._fault == "reset":
+                reset(writer)
+                reset(back)
+                return
+            while self._broken and self._fault == "slow" and len(data) > 1:
+                writer.write(data[:1])
+                data = data[1:]
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._thawed.wait(), 1)
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection with an RST."""
+    wire = writer.get_extra_info("socket")
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

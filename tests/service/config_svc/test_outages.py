@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -306,32 +305,6 @@ async def test_connections_that_fell_silent_are_given_up(proxy: tuple[Proxy, str
                 await asyncio.sleep(0.05)
     await store.close()
     assert not store._abandoned
-
-
-async def test_what_is_cut_off_in_any_phase_of_connecting_leaves_nothing(database_url: str) -> None:
-    async def cut_off(messages: int) -> None:
-        wire = Proxy(database_url)
-        wire.freeze_after(messages)
-        store = PostgresStore(await wire.start(), answer_seconds=0.5)
-        with contextlib.suppress(Unavailable):
-            await store.templates("", 1)
-        with contextlib.suppress(Unavailable):
-            async with store.tail() as tail:
-                await tail.position()
-        await store.close()
-        assert not store._abandoned
-        wire.thaw()
-        async with asyncio.timeout(30):  # less than PostgreSQL's own bound
-            while wire.connections:
-                await asyncio.sleep(0.05)
-        await wire.close()
-
-    gc.disable()  # nothing is left to it
-    try:
-        await asyncio.gather(*(cut_off(messages) for messages in range(16)))
-    finally:
-        gc.enable()
-    gc.collect()
 
 
 ROLE_FAULTS = {
