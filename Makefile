@@ -64,7 +64,7 @@ test-clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## Run real clients and framewor
 soak: $(INSTALLED) ## Break everything at random and check every turn: make soak SECONDS=600 [SEED=1]
 	$(BIN)/python -m tests.faults.history --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --min-faults $$(( $(SECONDS) / 3 ))
 
-fuzz: $(INSTALLED) ## Fuzz every parser of foreign bytes: make fuzz [SECONDS=60] [ARGS=sse]
+fuzz: $(INSTALLED) ## Fuzz every parser of untrusted bytes, each for SECONDS: make fuzz [SECONDS=60] [ARGS=sse]
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 bench: $(INSTALLED) ## Measure the budgets (under 10 minutes; ARGS=--quick: 90 s)
