@@ -43,7 +43,7 @@ def _read(path: Path | str, max_bytes: int, pipe_seconds: float | None) -> bytes
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if pipe_seconds is None and not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "is no regular file")
+            raise OSError(errno.EINVAL, "is not a regular file")
         return _content(descriptor, max_bytes, pipe_seconds or 0, awaited=stat.S_ISFIFO(mode))
     finally:
         os.close(descriptor)
@@ -67,7 +67,7 @@ def _content(descriptor: int, max_bytes: int, pipe_seconds: float, *, awaited: b
         else:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise OSError(errno.ETIMEDOUT, "is a pipe that nobody closes, or writes to")
+                raise OSError(errno.ETIMEDOUT, "is a pipe that nobody writes to or closes")
             if data is None:
                 select.select([descriptor], [], [], left)
             else:

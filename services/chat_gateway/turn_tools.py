@@ -22,8 +22,8 @@ from chat_gateway.model.tools import (
     ToolKind,
     ToolOutcome,
     ToolResult,
-    ToolsUnavailable,
     all_unavailable,
+    hidden_tools,
 )
 from chat_gateway.model.turn import Message, TurnOutcome, TurnRequest
 from contract.enums import Role
@@ -171,15 +171,8 @@ class _TurnToolbox:
         listed = await self._servers.tools() if self._servers is not None else _NOTHING
         own = self._agents.listed if self._agents is not None else ()
         names = {tool.name for tool in own}
-        hidden = [
-            ToolsUnavailable(
-                tool.server, f"the name {tool.name!r} is that of another tool", frozenset({tool.own_name or tool.name})
-            )
-            for tool in listed.tools
-            if tool.name in names
-        ]
         others = [tool for tool in listed.tools if tool.name not in names]
-        return ListedTools((*own, *others), (*listed.unavailable, *hidden))
+        return ListedTools((*own, *others), (*listed.unavailable, *hidden_tools(listed.tools, names)))
 
     async def call(self, name: str, arguments: str, *, call_id: str) -> ToolResult:
         """Calls an agent or a server's tool. Raises `AgentDepthExceeded`."""

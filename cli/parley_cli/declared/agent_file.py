@@ -92,7 +92,7 @@ class AgentFile:
         except YamlTooLarge as error:
             raise BadFile(Problem(path, None, "", str(error))) from None
         except (ValueError, TypeError, AttributeError) as error:  # numbers of thousands of digits, say
-            raise BadFile(Problem(path, None, "", f"is not YAML that can be JSON: {str(error)[:200]}")) from None
+            raise BadFile(Problem(path, None, "", f"is not YAML that JSON can hold: {str(error)[:200]}")) from None
         if not isinstance(loaded, CommentedMap):
             raise BadFile(Problem(path, None, "", "must hold one agent, as fields"))
         self.document = loaded

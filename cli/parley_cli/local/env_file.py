@@ -37,7 +37,7 @@ def load_env_file(given: Path | None) -> None:
             number = line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
             raise LocalError(f"{path}, line {number}: must be NAME=value")
         if "\0" in (line.key or "") or "\0" in (line.value or ""):
-            raise LocalError(f"{path}, line {line.original.line}: holds a NUL, which no variable can")
+            raise LocalError(f"{path}, line {line.original.line}: contains a NUL, which no variable may")
     for line in bindings:
         if line.key is not None and line.value is not None:
             os.environ.setdefault(line.key, line.value)

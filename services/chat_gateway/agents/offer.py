@@ -10,7 +10,14 @@ from chat_gateway.model.errors import ToolServerUnavailable
 from chat_gateway.model.pairing import continues
 from chat_gateway.model.rules import check_allowed_tools
 from chat_gateway.model.tool_names import may_be_named
-from chat_gateway.model.tools import ClientTool, GatewayTool, ListedTools, ToolsUnavailable, merged_unavailable
+from chat_gateway.model.tools import (
+    ClientTool,
+    GatewayTool,
+    ListedTools,
+    ToolsUnavailable,
+    hidden_tools,
+    merged_unavailable,
+)
 from chat_gateway.model.turn import Message, Tool, TurnRequest
 from contract.enums import Role
 from servicekit.errors import Violations
@@ -54,15 +61,7 @@ async def make_offer(config: AgentConfig, context: TurnContext, functions: Seque
         taken |= brought
     found = _NOTHING if context.toolbox is None else await context.toolbox.tools()
     listed = {tool.name: tool for tool in found.tools if tool.name not in taken}
-    # Tools that can't be offered are named, so none vanishes silently.
-    hidden = [
-        ToolsUnavailable(
-            one.server, f"the name {one.name!r} is that of another tool", frozenset({one.own_name or one.name})
-        )
-        for one in found.tools
-        if one.name in taken
-    ]
-    unavailable = merged_unavailable((), (*found.unavailable, *hidden))
+    unavailable = merged_unavailable((), (*found.unavailable, *hidden_tools(found.tools, taken)))
     if not context.steps.count:
         _check(request, own.keys() | listed.keys(), {tool.name for tool in declared}, unavailable)
     if request.allowed_tools:

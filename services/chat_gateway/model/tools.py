@@ -1,7 +1,7 @@
 """Tools and the outcomes of their calls. Values only."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +118,17 @@ class ToolsUnavailable:
 def all_unavailable(named: ServerTools, reason: str) -> ToolsUnavailable:
     """Returns that none of a server's tools can be used."""
     return ToolsUnavailable(named.server, reason, named.allow or None, named.deny)
+
+
+def hidden_tools(tools: Iterable[GatewayTool], names: Container[str]) -> tuple[ToolsUnavailable, ...]:
+    """Returns the tools whose names are already those of other tools: they are named, so none vanishes silently."""
+    return tuple(
+        ToolsUnavailable(
+            tool.server, f"the name {tool.name!r} is used by another tool", frozenset({tool.own_name or tool.name})
+        )
+        for tool in tools
+        if tool.name in names
+    )
 
 
 def merged_unavailable(

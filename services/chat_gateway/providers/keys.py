@@ -112,7 +112,7 @@ class Keys:
             lines = [line.strip() for line in content.splitlines()]
             found = [line for line in lines if line and not line.startswith("#")]
             if not found:
-                raise self._unusable(file, "holds no key")
+                raise self._unusable(file, "contains no key")
             texts += [text for text in dict.fromkeys(found) if text not in texts]
         if len(texts) > MAX_KEYS:
             raise StartupError(f"provider {self._name!r}: more than {MAX_KEYS} keys")

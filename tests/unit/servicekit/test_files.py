@@ -35,7 +35,7 @@ def test_a_device_without_an_end_is_too_large_and_one_without_content_empty() ->
 
 def test_what_can_not_be_read_again_is_no_regular_file(tmp_path: Path, pipe: Path) -> None:
     for path in ("/dev/zero", "/dev/null", pipe):
-        with pytest.raises(OSError, match="is no regular file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             read_regular_file(path, LIMIT)
     for read in (read_file, read_regular_file):
         with pytest.raises(IsADirectoryError, match="Is a directory"):

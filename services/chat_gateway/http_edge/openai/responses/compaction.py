@@ -91,7 +91,7 @@ def compacted(outcome: TurnOutcome, messages: Sequence[Message]) -> CompactedRes
     """
     summary = outcome.message.content
     if outcome.finish_reason is not FinishReason.STOP or not summary.strip():
-        raise ProviderBadResponse(outcome.details.provider or outcome.model, "no whole summary")
+        raise ProviderBadResponse(outcome.details.provider or outcome.model, "an incomplete summary")
     ref = TurnRef(outcome.turn_id, outcome.session_id)
     users = [one for one in messages if one.role is Role.USER and not one.content.startswith(SUMMARY)]
     return CompactedResponse(
