@@ -168,11 +168,14 @@ async def test_a_taken_port_is_named(taken_port: int) -> None:
             pass
 
 
-async def test_an_idle_connection_is_closed(free_port: int) -> None:
+@pytest.mark.parametrize("head", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=["nothing", "TLS"])
+async def test_an_idle_connection_is_closed(free_port: int, head: bytes) -> None:
     limits = EndpointLimits(request_seconds=0.1)
     async with serve_metrics("127.0.0.1", free_port, limits=limits), asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
-        assert await reader.read() == b""
+        writer.write(head)
+        with contextlib.suppress(ConnectionResetError):  # closed before it read them
+            assert await reader.read() == b""
         writer.close()
 
 
