@@ -14,11 +14,11 @@ _LARGE_BYTES: Final = 256 * 1024
 """From here on memory is mapped by itself, and unmapped when it is freed. glibc's own threshold grows with what is
 freed, up to 32 MiB."""
 SETTLE_SECONDS: Final = 2.0
-"""How long after the last large request memory is given back."""
+"""How long after the last large request memory is returned to the system."""
 
 
 def return_large_blocks() -> None:
-    """Has large blocks given back as soon as they are freed, and threads share what is free.
+    """Has large blocks returned to the system as soon as they are freed, and threads share what is free.
 
     For the start of a process; nothing where libc can't.
     """
@@ -29,7 +29,7 @@ def return_large_blocks() -> None:
 
 
 class FreedMemory:
-    """Gives back what lies between blocks that are in use, once large requests are over for a while."""
+    """Returns to the system what lies between blocks that are in use, once large requests are over for a while."""
 
     def __init__(self, *, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._settle_seconds = settle_seconds

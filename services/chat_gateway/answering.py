@@ -121,7 +121,7 @@ class Answering:
         if begun.awaiting or turn.request.approvals:
             context = replace(context, approvals=approved_calls(turn.request, begun))
         if turn.on_started is not None:
-            # What can fail without the model fails before the caller hears that the turn has started.
+            # What can fail without the model fails before the caller sees that the turn has started.
             agent.prompt(context)
             await turn.on_started(_started(turn, begun, config))
         return await agent.respond(context, turn.on_delta)

@@ -215,7 +215,7 @@ class HeldLease:
             except ServiceError as error:
                 # While session_svc is unreachable the lease may still be ours; after its end it may be another's.
                 if error.code not in UNREACHABLE or self._lease.has_ended:
-                    # A commit releases the lease before its reply arrives, and only the reply tells the outcome. A
+                    # A commit releases the lease before its reply arrives, and only the reply has the outcome. A
                     # stateless turn can't collide with another.
                     if not self._committing and self._lease.session_id:
                         self._stop(error)

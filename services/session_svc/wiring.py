@@ -254,7 +254,7 @@ class RedisHealth:
 
     async def _look_closer(self) -> None:
         """Writes once, and reads whether Redis may evict what it holds. On a cluster, one node is asked for all."""
-        *written, told = await self._link.send_in_order(
+        *written, info = await self._link.send_in_order(
             [
                 ("EVAL", PROBE_SCRIPT, 1, PROBE_KEY),
                 ("EVALSHA", NO_SCRIPT, 1, PROBE_KEY),
@@ -269,7 +269,7 @@ class RedisHealth:
             log.warning("redis_writes_again" if writes else "redis_write_refused", error=str(refused)[:200])
         self._writes = writes
         self._refusal = (refused or "").partition("\n")[0][:200]
-        text = told.decode(errors="replace") if isinstance(told, bytes) else ""
+        text = info.decode(errors="replace") if isinstance(info, bytes) else ""
         policy = text.partition("maxmemory_policy:")[2].partition("\r\n")[0]
         if policy != self._policy and policy not in ("", "noeviction"):
             log.warning("redis_may_evict", maxmemory_policy=policy, right="noeviction")

@@ -95,8 +95,8 @@ class _Router:
         if not chosen and self._ask_model:
             chosen, usage = await self._by_model(context)
         assert context.hand_over is not None, "every turn has it"
-        told = replace(context, spent=added(context.spent, usage))
-        answer = await context.hand_over(chosen or self._default, told, on_delta)
+        counted = replace(context, spent=added(context.spent, usage))
+        answer = await context.hand_over(chosen or self._default, counted, on_delta)
         return replace(answer, usage=added(usage, answer.usage))
 
     def _going_on(self, context: TurnContext) -> str:

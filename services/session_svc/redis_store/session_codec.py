@@ -9,7 +9,7 @@ from session_svc.redis_store.script_replies import SessionFields
 
 _MAX_COUNT = 2**63 - 1
 _MAX_TIME_MS = 253_402_300_799_999
-"""The end of the year 9999, the last that callers can be told."""
+"""The end of the year 9999, the last that a reply can hold."""
 
 
 def metadata_text(metadata: Mapping[str, str]) -> str:
@@ -61,7 +61,7 @@ def _session_of(key: SessionKey, fields: SessionFields) -> Session:
 
 
 def _check_numbers(session: Session) -> None:
-    """Raises `ValueError` for numbers that no caller can be told, so that no list fails for one session in it."""
+    """Raises `ValueError` for numbers that no reply can hold, so that no list fails for one session in it."""
     used = session.usage
     times = (session.created_ms, session.activity_ms, session.idle_ms, session.expire_ms)
     counts = (

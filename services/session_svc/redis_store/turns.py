@@ -325,7 +325,7 @@ class RedisTurns:
             case replies.Wait(ms):
                 return Waiting(ms)
             case replies.Joined(turn_id):
-                # It may be one that was begun and never answered: whoever repeats its request is told that it runs.
+                # It may be one that was begun and never answered: whoever repeats its request learns that it runs.
                 self._waiting.note(Lease(key, turn_id.decode(), 0))
                 return Joined(key, turn_id.decode())
             case replies.Mismatch(agent_uid):

@@ -86,7 +86,7 @@ class ServiceReplicaJson(msgspec.Struct, kw_only=True):
     state: Literal["serving", "not_serving", "unreachable"]
     """What its health says; not serving: it is there and lacks its store, or drains."""
     latency_ms: float | None
-    """How long it took to connect and to be told so."""
+    """How long it took to connect and to get the answer."""
 
 
 class ReplicaList(msgspec.Struct, kw_only=True):
