@@ -29,7 +29,6 @@ from chat_gateway.tools.mcp_http import Exchange, GuardedTransport, exchange
 from chat_gateway.tools.mcp_mirrored import Mirrored
 from chat_gateway.tools.mcp_plain import CallAnswer
 from chat_gateway.tools.mcp_results import as_text
-from chat_gateway.tools.mcp_sdk import load_legacy_models
 from chat_gateway.tools.offered import MAX_LISTED, OfferedTool
 from chat_gateway.tools.server import MAX_RESULT_BYTES, ServerUnavailable
 from servicekit.backoff import Backoff
@@ -124,12 +123,6 @@ class _Dispatcher(JSONRPCDispatcher[TransportContext]):
             if headers:
                 opts = {**(opts or {}), "headers": {**((opts or {}).get("headers") or {}), **headers}}
         return await super().send_raw_request(method, params, opts, **more)
-
-
-class _Session(ClientSession):
-    async def initialize(self) -> types.InitializeResult:
-        await load_legacy_models()  # here, on a thread, and not at the first look-up
-        return await super().initialize()
 
 
 class McpSession:
@@ -258,7 +251,7 @@ class McpSession:
         try:
             async with (
                 streams(faults) as (read, write),
-                _Session(
+                ClientSession(
                     dispatcher=(dispatcher := _Dispatcher(read, write)),
                     read_timeout_seconds=_REQUEST_SECONDS,
                     message_handler=self._heard,
