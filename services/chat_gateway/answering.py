@@ -64,7 +64,9 @@ class Answering:
         def first_entry() -> TurnBegun | TurnResumed:
             if turn.resumed:
                 return TurnResumed(turn.steps.count + 1, lease.attempt)
-            request = resumption_of(asked, config, turn.digest, turn.time)
+            # Who it is handed over to may pass the user's token on, which no other gateway has.
+            takes_token = bool(user_token()) and not has_gateway_tools(config) and not asked.resumable
+            request = b"" if takes_token else resumption_of(asked, config, turn.digest, turn.time)
             return TurnBegun(config.id, config.revision, begun.created, turn.time, request, turn.request.notes)
 
         journal = TurnJournal(

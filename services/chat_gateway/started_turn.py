@@ -11,6 +11,9 @@ from chat_gateway.scheduler import EnteredTurn
 from chat_gateway.turn_tools import CallChain, has_gateway_tools
 from servicekit.values import value
 
+_WITHOUT_OTHERS = "assistant"
+"""The template whose agents call no tools but those of their configs. Others may have functions, or hand over."""
+
 
 @value
 class StartedTurn:
@@ -33,13 +36,16 @@ class StartedTurn:
 
 
 def keeps_journal(turn: StartedTurn, config: AgentConfig) -> bool:
-    """Whether the turn is written down as it goes: it is resumable, or may call tools of the gateway's.
+    """Whether the turn is written down as it goes: it is resumable, or may call tools of the gateway's, also as the
+    agent that it is handed over to.
 
     An agent that another one calls has its caller's journal.
     """
     if turn.request.resumable or turn.resumed:
         return True
-    return bool(config.tools) and turn.called_by is None and has_gateway_tools(config)
+    if turn.called_by is not None:
+        return False
+    return config.template_id != _WITHOUT_OTHERS or (bool(config.tools) and has_gateway_tools(config))
 
 
 def limits_of(turn: StartedTurn, config: AgentConfig) -> tuple[TurnLimit, ...]:

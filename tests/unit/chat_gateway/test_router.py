@@ -19,6 +19,8 @@ from chat_gateway.model.turn import Message, Usage
 from chat_gateway.resumption import steps_of
 from chat_gateway.templates.router import RouterTemplate
 from contract.enums import Role
+from servicekit.errors import Code, ServiceError
+from tests.doubles.chat_gateway.sessions import remote
 from tests.doubles.chat_gateway.toolboxes import FakeToolboxes, says
 from tests.unit.chat_gateway.several_agents import Models, agent, make_world
 from tests.unit.chat_gateway.stepping_provider import calling, text
@@ -131,6 +133,28 @@ async def test_the_agent_whose_calls_were_approved_goes_on_with_them(messages: t
     assert [name for name, _ in world.provider.calls] == ["desk", "billing", "billing"]
     again = await world.runner.run(asks("and E123", agent_id="desk", session_id="s"))
     assert again.message.content == "hm", "another turn is another choice"
+
+
+async def test_a_call_of_the_chosen_agent_that_a_failed_turn_began_is_not_made_again() -> None:
+    boxes = FakeToolboxes({"transfer": says("moved")}, needs_approval={"transfer"})
+    config = agent("billing", ServerTools(tool_server="books"))
+    models = Models(billing=transfers, desk=lambda call: text("billing"))
+    world = make_world(models, router(ask_model=True), config, agent("repairs"), toolboxes=boxes)
+    await world.runner.run(asks("please", agent_id="desk", session_id="s"))
+    approval = replace(asks(agent_id="desk", session_id="s"), messages=(), approvals=(Approval("a1", True),))
+    world.sessions.commit_errors.append(remote("SESSION_FULL", Code.FAILED_PRECONDITION))
+    with pytest.raises(ServiceError):
+        await world.runner.run(approval)
+    await world.aborts.close(60)
+    outcome = await world.runner.run(approval)
+    assert "unknown" in outcome.message.content
+    assert [call_id for _, _, call_id in boxes.calls] == ["a1"]
+
+
+async def test_a_turn_whose_agents_call_no_tools_has_no_journal() -> None:
+    world = make_router_world()
+    await world.runner.run(asks("hm", agent_id="desk", session_id="s"))
+    assert world.sessions.journals == {}
 
 
 async def test_a_picked_up_turn_goes_on_with_the_agent_that_it_was_handed_over_to() -> None:
