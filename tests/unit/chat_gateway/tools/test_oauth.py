@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 from aiohttp import web
 
-from chat_gateway.model.tool_servers import HttpService, OauthClientCredentials
+from chat_gateway.model.tool_servers import BearerAuth, HttpService, OauthClientCredentials
 from chat_gateway.model.tools import ServerTools, ToolOutcome
 from chat_gateway.operator_tool_servers import OperatorToolServer
 from tests.unit.chat_gateway.tools.opened import opened_room
@@ -79,3 +79,34 @@ async def test_a_token_endpoint_that_answers_what_can_not_be_read_is_named(recor
         room.put("crm", HttpService(recorded.url, calls=(call("guarded"),)), auth)
         result = await room.call("crm", "guarded")
         assert (result.outcome, "does not answer as OAuth says" in result.text) == (ToolOutcome.UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("status", [302, 307])
+async def test_no_redirect_of_a_token_endpoint_or_an_mcp_server_leads_to_another_origin(
+    recorded: Recorded, tmp_path: Path, status: int
+) -> None:
+    async with recording() as other, with_secrets(tmp_path, client="s3cret-client") as room:
+        location = {"Location": f"{other.url}/taken"}
+        recorded.token_answers = [web.Response(status=status, headers=location)]
+        auth = OauthClientCredentials(f"{recorded.url}/token", "parley", "client")
+        room.put("crm", HttpService(recorded.url, calls=(call("guarded"),)), auth)
+        result = await room.call("crm", "guarded")
+        assert result.outcome is ToolOutcome.UNAVAILABLE
+        assert "s3cret" not in result.text
+        recorded.token_answers = [web.Response(status=status, headers=location) for _ in range(9)]
+        room.put("mcp", f"{recorded.url}/token", BearerAuth("client"))
+        listed = await room.listed(ServerTools("mcp"))
+        assert [one.server for one in listed.unavailable] == ["mcp"]
+        assert other.requests == []
+
+
+async def test_a_secret_that_is_replaced_counts_from_the_next_turn_on(recorded: Recorded, tmp_path: Path) -> None:
+    async with with_secrets(tmp_path, key="value-0") as room:
+        room.put("crm", HttpService(recorded.url, calls=(call("echo"),)), BearerAuth("key"))
+        for number in (1, 2):
+            (tmp_path / "default" / "key").write_text(f"value-{number}-of-the-key")
+            result = await room.call("crm", "echo")
+            assert result.outcome is ToolOutcome.OK
+            assert "of-the-key" not in result.text
+    sent = [headers["Authorization"] for *_, headers in recorded.requests]
+    assert sent == ["Bearer value-1-of-the-key", "Bearer value-2-of-the-key"]
