@@ -253,3 +253,24 @@ def test_a_failure_is_read_as_it_was_written() -> None:
 def test_pieces_that_came_together_are_one() -> None:
     pieces = [Delta("a", provider="p"), Delta("b", refusal="r"), Delta(reasoning="h", provider_data=DATA)]
     assert merged(pieces) == Delta("ab", refusal="r", reasoning="h", provider_data=DATA, provider="p")
+
+
+@pytest.mark.parametrize(("full_at", "made"), [(CallStarted, 0), (CallRecorded, 1)])
+async def test_a_journal_that_is_full_ends_its_turn_by_name_and_the_session_goes_on(full_at: type, made: int) -> None:
+    world = with_tools(calling(("c1", "read", "{}")), calling(("c2", "read", "{}")), text("done"), text("next"))
+    append = world.sessions.append
+
+    async def append_until_full(lease: Lease, first: int, entries: Sequence[JournalEntry]) -> str:
+        if any(isinstance(one, full_at) for one in entries):
+            raise remote("MESSAGE_TOO_LARGE", Code.RESOURCE_EXHAUSTED)
+        return await append(lease, first, entries)
+
+    world.sessions.append = append_until_full  # type: ignore[method-assign]
+    with pytest.raises(ServiceError) as caught:
+        await world.runner.run(asks(session_id="s"))
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
+    await world.aborts.close(60)
+    assert len(world.toolboxes.calls) == made
+    assert "s" not in world.sessions.turns
+    world.sessions.append = append  # type: ignore[method-assign]
+    assert (await world.runner.run(asks(session_id="s"))).turn_number == 1
