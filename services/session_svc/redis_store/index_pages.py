@@ -32,6 +32,11 @@ class IndexPages:
                 return left, len(read) == limit
             limit *= 2
 
+    async def last_score(self, index: str) -> int:
+        """Returns the highest score; 0 of an index without members."""
+        [pairs] = await self._scripts.run(("ZRANGE", index, 0, 0, "REV", "WITHSCORES"))
+        return max((score for _, score in candidates_of(pairs)), default=0)
+
     async def oldest(self, index: str, after: Candidate | None, end: int) -> list[Candidate]:
         lowest = "-inf" if after is None else str(after[1])
         limit = BATCH

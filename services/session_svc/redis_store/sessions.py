@@ -247,6 +247,8 @@ class RedisSessions:
         index = narrowest_index(purge.project, purge.agent_id, purge.user_id)
         # Sessions that begin meanwhile move to the end: a bound keeps the walk from following them for ever.
         end = now_ms() - (purge.idle_longer_than_ms or 0) + CLOCK_SKEW_MS
+        if not purge.idle_longer_than_ms:  # all: those, too, that another replica wrote whose clock is far ahead
+            end = max(end, await self._pages.last_score(index))
         sessions = turns = 0
         position: Candidate | None = None
         while True:

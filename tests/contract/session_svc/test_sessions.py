@@ -1,5 +1,8 @@
 """The promises of `SessionStore` and `AgentStore`, on both adapters."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from session_svc.model.errors import (
@@ -220,6 +223,16 @@ async def test_purge_of_many(bench: Bench) -> None:
     await bench.sessions.create(new("other", agent_uid="uid-2"))
     assert (await bench.sessions.purge(Purge("default", agent_id="hello", agent_uid=UID))).sessions == 250
     assert await ids(bench, PROJECT) == ["other"]
+
+
+async def test_purge_removes_what_a_replica_wrote_whose_clock_is_hours_ahead(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        clock = SimpleNamespace(time=lambda: time.time() + 3 * 3600, monotonic=time.monotonic)
+        patched.setattr("session_svc.redis_store.indexes.time", clock)
+        await bench.commit(await bench.begun("t1"))
+    assert (await bench.sessions.purge(Purge("default", agent_id="hello"))).sessions == 1
 
 
 async def test_idle_purge_spares_a_running_turn(bench: Bench) -> None:
