@@ -1,7 +1,6 @@
 """The `Link` to a Redis cluster: a shared connection to every primary, and commands sent to where their slot is."""
 
 import asyncio
-import contextlib
 import functools
 import random
 from collections.abc import Callable, Sequence
@@ -178,14 +177,17 @@ class ClusterLink:
         # The first answer counts: sessions on the primaries that answer go on while others do not.
         await self._topology.owner(0)
         pings = [asyncio.create_task(self._link(node).ping()) for node in self._topology.primaries.values()]
+        why = ""
         try:
             for answer in asyncio.as_completed(pings):
-                with contextlib.suppress(RedisUnavailable):
+                try:
                     return await answer
+                except RedisUnavailable as error:
+                    why = error.why or why
                 self._topology.invalidate()
         finally:
             await cancel_and_wait(*pings)
-        raise RedisUnavailable
+        raise RedisUnavailable(why)
 
     def demoted(self) -> None:
         self._topology.invalidate()

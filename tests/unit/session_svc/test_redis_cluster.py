@@ -112,3 +112,16 @@ async def test_nodes_that_are_no_primaries_any_more_are_left() -> None:
                 await asyncio.sleep(0.01)
         assert list(cast("Any", link)._links) == [f"127.0.0.1:{new.port}"]
         assert link.generation > generation
+
+
+async def test_why_no_primary_answers_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused:
+        async def ping(self) -> None:
+            raise RedisUnavailable("invalid username-password pair")
+
+    async with nodes(1) as (link, _):
+        await link.ping()
+        monkeypatch.setattr(ClusterLink, "_link", lambda *_: Refused())
+        with pytest.raises(RedisUnavailable) as outcome:
+            await link.ping()
+        assert outcome.value.why == "invalid username-password pair"
