@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
@@ -63,6 +64,27 @@ def test_a_migration_waits_no_longer_than_asked(postgres_url: str) -> None:
         release.start()
         assert migrate(postgres_url, wait=60)[1] == newest_version()
         release.join()
+
+
+def test_a_migration_that_is_ended_half_way_leaves_nothing(postgres_url: str) -> None:
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with (
+        psycopg.connect(libpq_url(postgres_url)) as other,
+        psycopg.connect(libpq_url(postgres_url), autocommit=True) as admin,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("CREATE TABLE projects ()")  # what a migration in the middle makes, not committed
+        migration = pool.submit(migrate, postgres_url, 60)
+        deadline = time.monotonic() + 60
+        while (found := admin.execute(waiting).fetchone()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        admin.execute("SELECT pg_terminate_backend(%s)", found)
+        with pytest.raises(StartupError, match="the migration failed: "):
+            migration.result()
+        other.rollback()
+        assert admin.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+        assert migrate(postgres_url) == (None, newest_version())
 
 
 def test_an_unavailable_database_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -317,7 +317,6 @@ ROLE_FAULTS = {
     "ALTER ROLE {role} PASSWORD 'other'": ("ALTER ROLE {role} PASSWORD 'hunter2'", "password authentication failed"),
     "ALTER ROLE {role} SET search_path = hidden": ("ALTER ROLE {role} RESET search_path", "does not exist"),
     "ALTER ROLE {role} SET datestyle = German": ("ALTER ROLE {role} RESET datestyle", ""),
-    "ALTER ROLE {role} SET statement_timeout = 1": ("ALTER ROLE {role} RESET statement_timeout", ""),
 }
 """What is done, what undoes it, and what is said meanwhile: nothing where it changes nothing."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
 
 from config_svc.postgres.store import PostgresStore
 from parley.config.v1 import agent_config_service_pb2 as pb
@@ -110,12 +110,20 @@ async def test_everything_works_through_a_pooler_by_transaction(
         assert len(listed.agent_configs) == 30
 
 
+def prepare_threshold(connection: Connection) -> int | None:
+    driver: Any = connection.connection.driver_connection
+    threshold: int | None = driver.prepare_threshold
+    return threshold
+
+
 async def test_a_statement_is_bounded_through_a_pooler_and_leaves_nothing_in_its_session(by_transaction: str) -> None:
     store = PostgresStore(by_transaction, answer_seconds=2.5, by_transaction=True)
     asked = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')"
     bounds = await store.run_sync(lambda connection: connection.exec_driver_sql(asked).one())
     assert tuple(bounds) == ("2500ms", "2500ms")
+    assert await store.run_sync(prepare_threshold) is None  # poolers that keep track of them are the newer ones
     async with store.tail(), store._tails.connect() as other:
+        assert await other.run_sync(prepare_threshold) is None
         assert tuple((await other.exec_driver_sql(asked)).one()) == ("0", "0")
     await store.close()
 

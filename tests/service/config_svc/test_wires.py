@@ -117,3 +117,55 @@ async def test_a_database_that_is_dropped_and_made_again_is_another_one(
             while (await watch.read()).agent_config.id != "b":
                 pass
         watch.cancel()
+
+
+SERVER_FAULTS = {
+    "53100": "could not extend file: No space left on device",
+    "53200": "out of memory",
+    "53300": "too many connections",
+    "58030": "could not read block 0: Input/output error",
+    "XX001": "invalid page in block 0",
+    "40P01": "deadlock detected",
+    "55P03": "could not obtain lock",
+}
+
+
+async def test_a_server_that_cannot_write_is_unavailable_for_writes_only(database_url: str) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(libpq_url(database_url), autocommit=True) as admin,
+        running(database_url) as service,
+    ):
+        await service.templates.PublishTemplate(publish())
+        await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent("a")))
+        for state, said in SERVER_FAULTS.items():
+            fail = f"BEGIN RAISE EXCEPTION '{said}' USING ERRCODE = '{state}'; END"
+            await admin.execute(
+                f"CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $${fail}$$;"
+                "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON agent_configs EXECUTE FUNCTION fail()".encode()
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent("b")))
+            error = from_rpc_error(caught.value)
+            assert (state, error.reason, str(error)) == (state, "PEER_UNAVAILABLE", "postgresql is unavailable")
+            await service.agents.GetAgentConfig(pb.GetAgentConfigRequest(id="a"))
+        await admin.execute(b"DROP TRIGGER fail ON agent_configs")
+        await service.agents.CreateAgentConfig(pb.CreateAgentConfigRequest(agent_config=agent("b")))
+
+
+@pytest.mark.parametrize("by_transaction", [False, True])
+async def test_formats_are_those_of_the_driver_whatever_a_database_has(database_url: str, by_transaction: bool) -> None:
+    other = {
+        "DateStyle": "German",
+        "bytea_output": "escape",
+        "standard_conforming_strings": "off",
+        "client_encoding": "LATIN1",
+        "statement_timeout": "40000",
+    }
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as admin:
+        for name, value in other.items():
+            admin.execute(f'ALTER DATABASE "{make_url(database_url).database}" SET {name} = {value}'.encode())
+    store = PostgresStore(database_url, answer_seconds=20, by_transaction=by_transaction)
+    asked = "SELECT " + ", ".join(f"current_setting('{name}')" for name in other)
+    found = await store.run_sync(lambda connection: connection.exec_driver_sql(asked).one())
+    assert tuple(found) == ("ISO, DMY", "hex", "on", "UTF8", "20s")
+    await store.close()
