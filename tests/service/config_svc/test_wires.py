@@ -169,3 +169,17 @@ async def test_formats_are_those_of_the_driver_whatever_a_database_has(database_
     found = await store.run_sync(lambda connection: connection.exec_driver_sql(asked).one())
     assert tuple(found) == ("ISO, DMY", "hex", "on", "UTF8", "20s")
     await store.close()
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database_url: str) -> None:
+    store = PostgresStore(database_url, answer_seconds=20)
+
+    async def work(transaction: Any) -> None:
+        await transaction._connection.exec_driver_sql("CREATE TABLE half (n int)")
+        raise Unavailable("anybody")
+
+    with pytest.raises(Unavailable):
+        await store.transact(work)
+    asked = "SELECT to_regclass('half')"
+    assert await store.run_sync(lambda connection: connection.exec_driver_sql(asked).scalar_one()) is None
+    await store.close()
