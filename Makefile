@@ -45,8 +45,8 @@ test: $(INSTALLED) ## Run the whole test suite, against a real PostgreSQL and a 
 	$(BIN)/python -m pytest -m timing $(UNTIMED:%=--ignore=%) $(ARGS); timed=$$?; \
 	[ $$timed -ne 5 ] || timed=$$many; exit $$timed
 
-# Most of it computes: each worker more would import and collect all of it once more, and then wait for a core.
-test-fast: WORKERS = 3
+# Most of it computes, and each worker more imports and collects all of it once more.
+test-fast: WORKERS = 5
 test-fast: $(INSTALLED) ## Run units, and contracts on in-process doubles, in less than a minute: no servers, processes or long waits
 	$(BIN)/python -m pytest $(PARALLEL) -m "not servers and not timing and not slow" $(ARGS) tests/unit tests/contract
 
