@@ -10,7 +10,7 @@ from tests.servers.system import System
 
 EXAMPLES = int(os.environ.get("PARLEY_OPENAPI_EXAMPLES", "5"))
 SEED = int(os.environ.get("PARLEY_OPENAPI_SEED", "20261122"))
-SECONDS = 480
+SECONDS = 1500
 MIN_REQUESTS = 1000
 
 
