@@ -5,9 +5,8 @@ import contextlib
 import itertools
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from sqlalchemy import make_url
+from tests.servers.before_postgres import BeforePostgres
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 LONGEST = struct.pack("!i", 2**31 - 1)
@@ -88,50 +87,27 @@ LOGINS = (
 )
 
 
-class HostilePostgres:
+class HostilePostgres(BeforePostgres):
     """Passes everything on to PostgreSQL, unless `attack` says how statements, or logins, are answered."""
 
     def __init__(self, url: str) -> None:
-        self._target = make_url(url)
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        super().__init__(url)
         self.attack = ""
 
-    @property
-    def connections(self) -> int:
-        return len(self._tasks)
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-
-    async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(reader, writer)
+            await self._pass_on(reader, writer)
         finally:
             writer.transport.abort()
-            self._tasks.discard(task)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readexactly(8)
         if head == SSL_REQUEST:
             writer.write(b"N")
             head = await reader.readexactly(8)
         if self.attack in LOGINS:
             await self._answer(reader, writer)
-        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        far_reader, far_writer = await self.open_target()
         back = asyncio.create_task(self._pass(far_reader, writer))
         try:
             far_writer.write(head)

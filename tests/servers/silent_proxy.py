@@ -4,30 +4,24 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import make_url
+from tests.servers.before_postgres import BeforePostgres
 
 Fault = Literal["silent", "no requests", "no replies", "slow", "reset"]
 
 
-class Proxy:
+class Proxy(BeforePostgres):
     """Stands before PostgreSQL and can fall silent: connections stay, new ones are taken, nothing is passed on."""
 
     def __init__(self, url: str) -> None:
-        self._target = make_url(url)
+        super().__init__(url)
         self._open = asyncio.Event()
         self._open.set()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._left: int | None = None
         self._fault: Fault = "silent"
         self._broken = False
         self._thawed = asyncio.Event()
-
-    @property
-    def connections(self) -> int:
-        return len(self._tasks)
 
     def freeze_after(self, messages: int, fault: Fault = "silent") -> None:
         """Falls silent once that many more pieces have been passed on, in both directions together.
@@ -36,11 +30,6 @@ class Proxy:
         """
         self._left = messages
         self._fault = fault
-
-    async def start(self) -> str:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return self._target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
     def freeze(self) -> None:
         self._open.clear()
@@ -51,34 +40,20 @@ class Proxy:
         self._thawed.set()
         self._open.set()
 
-    async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     def _break(self) -> None:
         self._broken = True
         self._thawed.clear()
         if self._fault == "silent":
             self.freeze()
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await self.open_target()
         try:
             await asyncio.gather(
                 self._pass(reader, far_writer, writer), self._pass(far_reader, writer, far_writer, True)
             )
-        except (ConnectionError, asyncio.CancelledError):
-            pass
         finally:
-            writer.close()
             far_writer.close()
-            self._tasks.discard(task)
 
     async def _pass(
         self,
