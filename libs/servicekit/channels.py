@@ -17,13 +17,18 @@ from servicekit.tls import Certificates, channel_credentials
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """The default limit on the size of messages, in both directions."""
 
-KEEPALIVE_OPTIONS: tuple[tuple[str, int], ...] = (
+MAX_READ_BUFFER_BYTES = 1024 * 1024
+
+CONNECTION_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Both sides send pings this often; the server tolerates twice as many (else: too_many_pings).
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Without it one read takes as much as a peer sends without a pause: hundreds of MB at once (grpc/grpc#42194).
+    ("grpc.experimental.tcp_max_read_buffer_size", MAX_READ_BUFFER_BYTES),
 )
-"""Both sides send pings this often; the server tolerates twice as many (else: too_many_pings)."""
+"""Options of every connection, on both sides."""
 
 MAX_ANSWER_BYTES = 96 * 1024 * 1024
 """The limit on responses of a peer that may send large messages."""
@@ -38,7 +43,7 @@ MESSAGE_OPTIONS = message_options(MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES)
 
 # `min_reconnect_backoff` bounds one connection attempt (20 s by default), the others the pause between attempts.
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    *KEEPALIVE_OPTIONS,
+    *CONNECTION_OPTIONS,
     *MESSAGE_OPTIONS,
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.initial_reconnect_backoff_ms", 100),

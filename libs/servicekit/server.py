@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from servicekit import reflection, traces
 from servicekit.bounded_calls import Admit, BoundedCalls, CallBounds, LargeRequests
 from servicekit.call_acceptor import NamedHandlers, registered_server
-from servicekit.channels import KEEPALIVE_OPTIONS, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options
+from servicekit.channels import CONNECTION_OPTIONS, MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES, message_options
 from servicekit.errors import StartupError
 from servicekit.interceptors import (
     Behavior,
@@ -58,7 +58,7 @@ _MAX_HEALTH_CALLS = 64
 _CONNECTION_AGE_SECONDS = 1800.0
 
 _SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
-    *KEEPALIVE_OPTIONS,
+    *CONNECTION_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),  # a taken port is an error, never shared
