@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, expect, sync_playwright
 
 from tests.conftest import NOT_RUN
 
@@ -26,24 +26,34 @@ _EXPECTED = "Failed to load resource: the server responded with a status of"
 
 @dataclass
 class Watched:
-    """A page, and what went wrong in it: errors, violations of its policy, requests to elsewhere."""
+    """A page, what it waits for, and what went wrong in it: errors, violations of its policy, requests to elsewhere."""
 
     page: Page
     origin: str
     wrong: list[str] = field(default_factory=list)
     elsewhere: tuple[str, ...] = ()
+    requests: dict[Request, str] = field(default_factory=dict)
+    """How each request of the page stands."""
 
     def watch(self) -> None:
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         self.page.on("request", self._asked)
+        self.page.on("requestfinished", lambda request: self.requests.pop(request, None))
+        self.page.on("requestfailed", lambda request: self.requests.update({request: f"failed: {request.failure}"}))
         self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not message.text.startswith(_EXPECTED):
             self.wrong.append(f"{message.type}: {message.text}")
 
+    def state(self) -> str:
+        """Returns what a failed test leaves unsaid: what the page shows, and which of its requests have no answer."""
+        unanswered = [f"{request.url} {how}" for request, how in self.requests.items()]
+        return f"unanswered: {unanswered}\nwrong: {self.wrong}\npage: {self.page.content()}"
+
     def _asked(self, request: Request) -> None:
+        self.requests[request] = "has no answer"
         if not request.url.startswith((self.origin, "data:", "blob:", *self.elsewhere)):
             self.wrong.append(f"request to {request.url}")
 
@@ -80,6 +90,9 @@ def console_page(
     try:
         yield watched
         assert watched.wrong == []
+    except (Error, AssertionError) as error:
+        error.add_note(watched.state())
+        raise
     finally:
         context.close()
 

@@ -95,6 +95,17 @@ def test_it_is_painted_before_the_api_has_answered(browser: Browser, system: Sys
         expect(page.get_by_label("API key")).to_be_visible()
 
 
+def test_a_start_that_failed_is_tried_again(browser: Browser, system: System) -> None:
+    with console_page(browser, system.http_url) as watched:
+        page = watched.page
+        draining = {"error": {"message": "draining"}}
+        page.route("**/v1/auth", lambda route: route.fulfill(status=503, json=draining), times=1)
+        page.goto("/console")
+        expect(page.get_by_role("alert")).to_contain_text("draining")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_label("API key")).to_be_visible()
+
+
 @pytest.mark.timing
 def test_it_is_painted_within_a_second(browser: Browser, parley_system: System) -> None:
     """The best of some: a browser that other processes keep from running paints late, whatever the page is like."""

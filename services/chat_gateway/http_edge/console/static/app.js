@@ -69,7 +69,7 @@ function Shell({ caller, signOut }) {
 
 function App() {
   const [caller, setCaller] = useState(null);
-  const { data: auth, error } = useLoad(async () => {
+  const { data: auth, error, reload } = useLoad(async () => {
     const found = await readAuth();
     /** @type {any} */
     let problem;
@@ -83,7 +83,7 @@ function App() {
   }, []);
   const signOut = () => { Object.assign(tab, { key: '', project: '' }); setCaller(null); };
   tab.refused = signOut;
-  if (error) return html`<main class="signin"><${Problem} error=${error} /></main>`;
+  if (error) return html`<main class="signin"><${Problem} error=${error} /><button onClick=${reload}>Try again</button></main>`;
   if (!auth) return html`<main class="signin" aria-busy="true"><h1>Parley</h1></main>`; // as in index.html
   if (!caller) return html`<${SignIn} auth=${auth} problem=${auth.problem} onCaller=${setCaller} />`;
   return html`<${Shell} caller=${caller} signOut=${auth.required ? signOut : null} />`;
