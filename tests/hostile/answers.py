@@ -68,12 +68,9 @@ def _dripped(wire: Wire, start: bytes) -> None:
 
 
 def _late(wire: Wire, good: Good) -> None:
-    """A good answer, and one for somebody else once the first was read."""
+    """A good answer, and one for somebody else while nobody waits for one."""
     wire.send(whole(good.body, good.kind))
-    wire.connection.settimeout(0.1)
-    try:
-        wire.connection.recv(1, socket.MSG_PEEK)
-    except TimeoutError:
+    if wire.is_left_idle():
         wire.send(whole(good.poison, good.kind))
 
 

@@ -26,9 +26,10 @@ class Request:
 class Wire:
     """The connection that an answer is written to."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, idle: threading.Event) -> None:
         self.connection = connection
         self.sent = 0
+        self._idle = idle
 
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)
@@ -40,6 +41,15 @@ class Wire:
         self.send(start)
         for _ in range(max(MAX_BYTES // len(piece), 1)):
             self.send(piece)
+
+    def is_left_idle(self) -> bool:
+        """Wait until the other side asks for more over this connection, or closes it, or is known to want nothing."""
+        self.connection.settimeout(0.01)
+        while not self._idle.is_set():
+            with contextlib.suppress(TimeoutError):
+                self.connection.recv(1, socket.MSG_PEEK)
+                return False
+        return True
 
     def wait(self) -> None:
         """Wait until the other side closes."""
@@ -66,6 +76,8 @@ class HostileServer:
     sent: list[tuple[Request, int]] = field(default_factory=list)
     """The bytes of each answer."""
     requests: list[Request] = field(default_factory=list)
+    idle: threading.Event = field(default_factory=threading.Event)
+    """Set once whoever asks has all answers, and asks for nothing: what comes then is nobody's."""
 
     @property
     def url(self) -> str:
@@ -87,7 +99,7 @@ class HostileServer:
                     line = reader.readline()
                 request = Request(path, reader.read(length), number)
                 self.requests.append(request)
-                wire = Wire(connection)
+                wire = Wire(connection, self.idle)
                 try:
                     self.script(request)(wire)
                 finally:

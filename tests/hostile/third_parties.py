@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from tests.unit.chat_gateway.raw_provider import CALL, ProviderBounds, ignore, p
 from tests.unit.chat_gateway.tools.opened import LOOPBACK_ALLOWED, Room, opened_room
 
 SECONDS = 2.0
+PATIENT_SECONDS = 60.0
+"""For what comes before the attack: a busy machine may take its time."""
 """What each of them is given for an answer."""
 MAX_SENT = 24 * 1024 * 1024
 """What a server may get rid of: 10 MiB are the bound of most, and sockets hold some."""
@@ -113,12 +116,12 @@ async def open_oauth(stack: AsyncExitStack, url: str, folder: Path) -> Ask:
     return tool_ask(room, "s", "t")
 
 
-async def open_mcp(stack: AsyncExitStack, url: str, *, plain: bool = False) -> Ask:
-    room = await stack.enter_async_context(opened_room(connect_timeout=SECONDS, list_ttl=3600))
+async def open_mcp(stack: AsyncExitStack, url: str, *, connect: float = PATIENT_SECONDS, plain: bool = False) -> Ask:
+    room = await stack.enter_async_context(opened_room(connect_timeout=connect, list_ttl=3600))
     room.put("s", f"{url}/mcp")
     if plain:
         # What follows a first call is sent without the SDK.
-        await room.call("s", "t", '{"first": true}', seconds=60)
+        await room.call("s", "t", '{"first": true}', seconds=PATIENT_SECONDS)
     return tool_ask(room, "s", "t")
 
 
@@ -155,8 +158,8 @@ def mcp_method(*methods: str) -> Callable[[Request], bool]:
 DONE = {"id": "t1", "contextId": "c", "status": {"state": "TASK_STATE_COMPLETED"}, "artifacts": []}
 
 
-async def open_a2a(stack: AsyncExitStack, url: str) -> Ask:
-    room = await stack.enter_async_context(opened_room(connect_timeout=SECONDS))
+async def open_a2a(stack: AsyncExitStack, url: str, *, connect: float = PATIENT_SECONDS) -> Ask:
+    room = await stack.enter_async_context(opened_room(connect_timeout=connect))
     room.put("s", A2aAgent(url))
     return tool_ask(room, "s", "s", '{"message": "what?"}')
 
@@ -281,11 +284,15 @@ def parties(folder: Path) -> dict[str, Party]:
         ),
         "http tool": Party(open_http_tool, plain, takes_any=True),
         "oauth": Party(lambda stack, url: open_oauth(stack, url, folder), plain, at("/token"), recovers=False),
-        "mcp connecting": Party(open_mcp, mcp_good, mcp_method("server/discover", "initialize"), recovers=False),
-        "mcp listing": Party(open_mcp, mcp_good, list_, recovers=False),
+        "mcp connecting": Party(
+            partial(open_mcp, connect=SECONDS), mcp_good, mcp_method("server/discover", "initialize"), recovers=False
+        ),
+        "mcp listing": Party(partial(open_mcp, connect=SECONDS), mcp_good, list_, recovers=False),
         "mcp calling": Party(open_mcp, mcp_good, call),
-        "mcp calling plainly": Party(lambda stack, url: open_mcp(stack, url, plain=True), mcp_good, call),
-        "a2a card": Party(open_a2a, a2a_good(streaming=False), at("agent-card.json"), recovers=False),
+        "mcp calling plainly": Party(partial(open_mcp, plain=True), mcp_good, call),
+        "a2a card": Party(
+            partial(open_a2a, connect=SECONDS), a2a_good(streaming=False), at("agent-card.json"), recovers=False
+        ),
         "a2a": Party(open_a2a, a2a_good(streaming=False), lambda request: bool(request.body)),
         "a2a stream": Party(open_a2a, a2a_good(streaming=True), lambda request: bool(request.body), passes=ENDED),
         "push": Party(open_push, plain, passes=frozenset(ATTACKS)),

@@ -19,9 +19,9 @@ from session_svc.model.errors import TurnDamaged
 from session_svc.model.rules import MAX_TURN_BYTES
 
 IsTurn: TypeAlias = Callable[[bytes], bool]
+"""Whether a serialized turn can be read by those whom it is sent to."""
 EarlyCalls: TypeAlias = Callable[[bytes], Sequence[str]]
 """Returns which calls of the turn before it a stored turn made."""
-"""Whether a serialized turn can be read by those whom it is sent to."""
 
 _HEADER = struct.Struct(">HBIQI")
 _SUM_AND_SIZE = struct.Struct(">II")
