@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from servicekit import logs, traces
+from servicekit.collector import spare_what_is_there
 from servicekit.errors import ServiceError, StartupError
 from servicekit.freed_memory import return_large_blocks
 from servicekit.settings import ServiceSettings
@@ -187,8 +188,7 @@ class _Process:
 def _spare_the_collector() -> None:
     # What the start has made stays: the collector need not look at it again. Without that a collection is cheap, and
     # what a call leaves behind in cycles is found before it takes megabytes (docs/performance.md).
-    gc.collect()
-    gc.freeze()
+    spare_what_is_there()
     gc.set_threshold(1_000, 10, 10)
 
 

@@ -1,6 +1,7 @@
 """The MCP SDK is imported when the first turn needs it."""
 
 import asyncio
+import gc
 import time
 from types import ModuleType
 
@@ -22,3 +23,12 @@ async def test_turns_that_need_it_at_once_import_it_once(monkeypatch: pytest.Mon
     loaded = await asyncio.gather(*(mcp_sdk.load_sdk() for _ in range(4)))
     assert len(imported) == 1
     assert loaded == imported * 4
+
+
+async def test_the_garbage_collector_does_not_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk = ModuleType("sdk")
+    monkeypatch.setattr(mcp_sdk, "_sdk", None)
+    monkeypatch.setattr(mcp_sdk, "_imported", lambda: sdk)
+    assert any(one is sdk for one in gc.get_objects())
+    await mcp_sdk.load_sdk()
+    assert not any(one is sdk for one in gc.get_objects())
