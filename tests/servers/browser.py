@@ -22,6 +22,9 @@ AXE = ("4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed9
 CACHE = Path(__file__).parents[2] / ".cache"
 # A violation of the policy (CSP) is a message of the console, too; a refused request is often the test's own.
 _EXPECTED = "Failed to load resource: the server responded with a status of"
+_DROPPED = "net::ERR_NETWORK_CHANGED"
+"""Chromium drops its requests when an interface comes or goes, as with each container that other tests start or end."""
+VISITS = 5
 
 
 @dataclass
@@ -44,7 +47,8 @@ class Watched:
         self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(_EXPECTED):
+        expected = message.text.startswith(_EXPECTED) or message.text.endswith(_DROPPED)
+        if message.type in ("error", "warning") and not expected:
             self.wrong.append(f"{message.type}: {message.text}")
 
     def state(self) -> str:
@@ -97,9 +101,30 @@ def console_page(
         context.close()
 
 
+def visit(page: Page, path: str) -> None:
+    """Opens a page, and again while the browser drops requests for its parts."""
+    dropped: list[Request] = []
+
+    def note(request: Request) -> None:
+        if request.failure == _DROPPED:
+            dropped.append(request)
+
+    page.on("requestfailed", note)
+    for attempt in range(VISITS):
+        dropped.clear()
+        try:
+            page.reload() if attempt else page.goto(path)
+        except Error as error:
+            if _DROPPED not in error.message:
+                raise
+        if not dropped:
+            break
+    page.remove_listener("requestfailed", note)
+
+
 def sign_in(page: Page, key: str, to: str = "") -> None:
     """Opens the console at `to` (`#/try`), and signs in there."""
-    page.goto(f"/console{to}")
+    visit(page, f"/console{to}")
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("navigation", name="Main").wait_for()

@@ -21,7 +21,7 @@ from playwright.sync_api import Route, expect
 from access.caller import KEY_SCOPES, OPERATOR, SERVICE, USER_SCOPES
 from chat_gateway.http_edge.wire.auth import ANY_CREDENTIALS
 from parley.access.v1 import rule_pb2
-from tests.servers.browser import chromium, console_page
+from tests.servers.browser import chromium, console_page, visit
 from tests.servers.system import OpenSystem, System
 from tests.system.methods import METHODS, TRIES, refusal, target_of
 from tests.unit.access.issuer import AUDIENCE, Issuer, rsa_key, serving_issuer
@@ -238,11 +238,11 @@ def test_people_log_in_to_the_console_by_code_with_pkce(system: System, issuer: 
         page = watched.page
         page.route(f"{issuer.url}/authorize*", authorize)
         page.route(f"{issuer.url}/token", exchange)
-        page.goto("/console#/sessions")
+        visit(page, "/console#/sessions")
         page.get_by_role("button", name="Continue with").click()
         expect(page.get_by_text("carla")).to_be_visible()
         expect(page.get_by_role("heading", name="Sessions", exact=True)).to_be_visible()
         assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
         assert page.evaluate("[JSON.stringify({...localStorage, ...sessionStorage}), location.search]") == ["{}", ""]
-        page.goto("/console?code=stolen&state=made-up")
+        visit(page, "/console?code=stolen&state=made-up")
         expect(page.get_by_role("alert")).to_contain_text("did not start in this tab")

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.first_paint import appearance, first_paint_ms
 from playwright.sync_api import Browser, Route, ViewportSize, expect
 
-from tests.servers.browser import console_page, sign_in
+from tests.servers.browser import console_page, sign_in, visit
 from tests.servers.mock_model import MODEL, Behaviour
 from tests.servers.system import System
 
@@ -38,7 +38,7 @@ def key_of(system: System, *scopes: str, **fields: object) -> str:
 def test_a_key_opens_what_it_may_do_and_is_kept_nowhere(browser: Browser, system: System) -> None:
     with console_page(browser, system.http_url) as watched:
         page = watched.page
-        page.goto("/console")
+        visit(page, "/console")
         page.get_by_label("API key").fill("parley_sk_nonsense")
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_contain_text("the credentials are not valid")
@@ -81,7 +81,7 @@ def test_it_is_painted_before_the_api_has_answered(browser: Browser, system: Sys
         held: list[Route] = []
         page.route("**/v1/**", lambda route: held.append(route))
         with page.expect_request("**/v1/auth"):
-            page.goto("/console")
+            visit(page, "/console")
         assert first_paint_ms(page) > 0
         expect(page.get_by_role("heading", name="Parley", exact=True)).to_be_visible()
         asked = page.evaluate(
@@ -100,7 +100,7 @@ def test_a_start_that_failed_is_tried_again(browser: Browser, system: System) ->
         page = watched.page
         draining = {"error": {"message": "draining"}}
         page.route("**/v1/auth", lambda route: route.fulfill(status=503, json=draining), times=1)
-        page.goto("/console")
+        visit(page, "/console")
         expect(page.get_by_role("alert")).to_contain_text("draining")
         page.get_by_role("button", name="Try again").click()
         expect(page.get_by_label("API key")).to_be_visible()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, expect
 
-from tests.servers.browser import console_page, sign_in
+from tests.servers.browser import console_page, sign_in, visit
 from tests.servers.mock_model import MODEL
 from tests.servers.system import PROVIDER, System
 
@@ -109,7 +109,7 @@ def test_every_kind_of_parameter_has_its_field(browser: Browser, system: System)
     }
     with console_page(browser, system.http_url) as watched:
         page = watched.page
-        page.goto("/console")
+        visit(page, "/console")
         page.get_by_label("API key").wait_for()
         page.evaluate(
             """async schema => {
@@ -164,7 +164,7 @@ def test_yaml_is_read_and_written_as_others_do(browser: Browser, system: System)
         "a: !!int 3",
     ]
     with console_page(browser, system.http_url) as watched:
-        watched.page.goto("/console")
+        visit(watched.page, "/console")
         written, back, read, wrong = watched.page.evaluate(
             """async ([values, texts, refused]) => { const { dump, load } = await import('/console/yaml.js');
             const fails = text => { try { load(text); return 'taken'; } catch (error) { return error.message; } };

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.servers.browser import DESKTOP, PHONE, axe, console_page, sign_in
+from tests.servers.browser import DESKTOP, PHONE, axe, console_page, sign_in, visit
 from tests.servers.mock_model import Behaviour
 from tests.servers.system import System
 
@@ -125,7 +125,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(browser: Browser, h
     found: list[str] = []
     with console_page(browser, hostile.http_url) as watched:
         page = watched.page
-        page.goto("/console")
+        visit(page, "/console")
         page.get_by_label("API key").wait_for()
         page.evaluate(program)
         found += violations(page, "sign in")
@@ -168,7 +168,7 @@ def violations(page: Page, where: str) -> list[str]:
 def test_it_is_used_by_keyboard_alone(browser: Browser, hostile: System) -> None:
     with console_page(browser, hostile.http_url) as watched:
         page = watched.page
-        page.goto("/console")
+        visit(page, "/console")
         page.get_by_label("API key").wait_for()
         page.keyboard.press("Tab")
         page.keyboard.type(hostile.operator_key)
