@@ -67,7 +67,7 @@ FULL = Effort(
     warm=1.0,
     growth_sessions=16,
     growth_rounds=12,
-    idle_sessions=1000,
+    idle_sessions=3000,  # the tables of the indexes are as full then as on average
     idle_seconds=30.0,
     starts=5,
 )
