@@ -1,7 +1,8 @@
 """A server that answers config_svc as no PostgreSQL does."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -30,10 +31,10 @@ async def test_answers_that_no_postgresql_gives_are_unavailable_and_leave_nothin
             server = HostilePostgres(migrated_url)
             url = await server.start()
             store = PostgresStore(url, answer_seconds=20, pool_size=1)
-            await store.templates("", 1)
+            await _until_it_answers(partial(store.templates, "", 1))
             hasty = PostgresStore(url, answer_seconds=1, pool_size=1)
             async with store.tail() as tail:
-                await tail.position()
+                await _until_it_answers(tail.position)
                 server.attack = attack
                 if attack in STATEMENTS:
                     for call in (hasty.templates("", 1), hasty.takes_writes()):
@@ -47,7 +48,7 @@ async def test_answers_that_no_postgresql_gives_are_unavailable_and_leave_nothin
                         await hasty.templates("", 1)
                 server.attack = ""
             async with asyncio.timeout(60):
-                await _until_it_answers(hasty)
+                await _until_it_answers(partial(hasty.templates, "", 1))
             await asyncio.gather(store.close(), hasty.close())
             async with asyncio.timeout(60):
                 while server.connections:
@@ -59,10 +60,10 @@ async def test_answers_that_no_postgresql_gives_are_unavailable_and_leave_nothin
             tasks.create_task(attacked(attack), name=attack)
 
 
-async def _until_it_answers(store: PostgresStore) -> None:
+async def _until_it_answers(ask: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
-            await store.templates("", 1)
+            await ask()
             return
         except Unavailable:
             await asyncio.sleep(0.1)
