@@ -255,9 +255,16 @@ async def test_a_key_of_a_wrong_type_neither_ends_nor_stops_the_follower(redis_u
         else:
             client.rpush(key, "x")
         async with following(redis_url, feed) as svc:
+
+            async def served() -> bool:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await svc.turn()
+                    return True
+                return False
+
             await until(lambda: _starts(feed))
             if not key.startswith("fence"):
-                await svc.turn()
+                await until(served)  # the follower may not have removed the key yet
             await feed.tell(pb.CHANGE_TYPE_DELETED)
 
             async def gone() -> bool:
