@@ -5,6 +5,7 @@ a connection that the next request would take for its answer.
 """
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.hostile.answers import ATTACKS, CONTENT, LATE, Attack, whole
@@ -26,6 +28,21 @@ AT_ONCE = 16
 TRIES = 6
 
 NAMES = sorted(parties(Path()))
+
+
+@pytest.fixture
+def unreleased(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The responses that nobody needed any more while they still held a connection."""
+    found: list[str] = []
+    dropped = aiohttp.ClientResponse.__del__
+
+    def drop(response: aiohttp.ClientResponse) -> None:
+        if response.connection is not None:
+            found.append(f"{response.method} {response.url.path}: the connection of a {response.status} was not closed")
+        dropped(response)
+
+    monkeypatch.setattr(aiohttp.ClientResponse, "__del__", drop)
+    return found
 
 
 def attack_of(request: Request) -> str:
@@ -122,7 +139,9 @@ def may_pass(party: Party, name: str, made: Attack) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_a_third_party_does_wrong_is_its_own_failure(name: str, tmp_path: Path) -> None:
+async def test_what_a_third_party_does_wrong_is_its_own_failure(
+    name: str, tmp_path: Path, unreleased: list[str]
+) -> None:
     (tmp_path / "default").mkdir()
     (tmp_path / "default" / "client").write_text("s3cret-client")
     party = parties(tmp_path)[name]
@@ -143,6 +162,8 @@ async def test_what_a_third_party_does_wrong_is_its_own_failure(name: str, tmp_p
     sent = Counter[str]()
     for request, size in server.sent:
         sent[attack_of(request)] += size
+    gc.collect()
+    wrong += unreleased
     wrong += [f"{each}: {size} bytes were read" for each, size in sent.items() if size > party.max_sent]
     assert not wrong, "\n".join(wrong)
     assert longest[0] < MAX_CPU

@@ -356,7 +356,8 @@ class _Body(httpx2.AsyncByteStream):
         except (TimeoutError, aiohttp.ClientError):
             pass
         finally:
-            if not self._response.content.at_eof():
+            # What is read to its end has given its connection back; one that switched protocols never does.
+            if self._response.connection is not None:
                 self._response.close()
 
     def _fault(self, what: str) -> NoReturn:
