@@ -24,13 +24,14 @@ from typing import Any
 from benchmarks import callgrind, instructions, measures
 from benchmarks.callgrind import ValgrindMissing
 from benchmarks.driver import Result
-from benchmarks.measures import CASES, FULL, Bench, Case, median_and_spread, turn_cpu
-from benchmarks.run import RESULTS
+from benchmarks.measures import FULL, TOOL_TURN, Bench, Case, median_and_spread, turn_cpu
+from benchmarks.run import RESULTS, tools
 from benchmarks.system import ROOT, BenchmarkFailed, MockProcess, Stores, System
 from parley_cli.errors import LocalError
 
 SECONDS, WARM = 2.5, 0.5
 ROUNDS = 10
+CASES = (*measures.CASES, TOOL_TURN)
 Rounds = dict[str, list[tuple[Result, Result]]]
 
 
@@ -46,7 +47,7 @@ def worktree(revision: str, folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, Bench]]:
-    """Starts this tree and `base`, each with a Valkey and a database of its own, on one mock model.
+    """Starts this tree and `base`, each with a Valkey and a database of its own, on one mock model and one MCP server.
 
     Those that are to be `counted` run under valgrind.
     """
@@ -56,6 +57,7 @@ def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, 
         mock = MockProcess(folder)
         stack.callback(mock.close)
         mock.start()
+        server = stack.enter_context(tools())
         stores = Stores(folder)
         stack.callback(stores.close)
         stores.start()
@@ -70,6 +72,8 @@ def both_running(base: Path, *, counted: bool = False) -> Iterator[tuple[Bench, 
             list(both.map(System.start, systems))
         for system, agent in itertools.product(systems, measures.AGENTS):
             system.create_agent(agent.id, agent.profile, agent.max_messages)
+        for system in systems:
+            measures.create_agent_with_tools(system, server.url)
         this, other = (Bench(system, mock, sessions) for system in systems)
         yield this, other
 

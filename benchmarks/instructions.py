@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import callgrind
 from benchmarks.callgrind import Counter, Taken
 from benchmarks.driver import Step
-from benchmarks.measures import FAST, TURNS, Bench, Case, median_and_spread
+from benchmarks.measures import FAST, TOOL_TURN, TURNS, Bench, Case, median_and_spread
 from benchmarks.repeats import within
 
 PARTS = {"gateway": "chat_gateway", "session_svc": "session_svc"}
@@ -25,6 +25,7 @@ CASES = (
     Case("one at a time, streamed", FAST, 1, stream=True),
     Case("8 at once", FAST, 8, stream=False),
     Case("8 at once, streamed", FAST, 8, stream=True),
+    TOOL_TURN,
 )
 SESSIONS = {1: 3, 8: 8}
 """How many sessions of ten turns one count takes, by concurrency."""
@@ -86,8 +87,8 @@ class CountedSystem:
 
     def start(self) -> None:
         """Play what happens once and what makes Python specialise its code, then begin to count."""
-        for stream in (False, True):
-            self._turns(Case("warm", FAST, 8, stream), WARM_SESSIONS)
+        for warm in (Case("warm", FAST, 8, stream=False), Case("warm", FAST, 8, stream=True), TOOL_TURN):
+            self._turns(warm, WARM_SESSIONS)
         for counter in self._counters.values():
             counter.start()
         for case in CASES:

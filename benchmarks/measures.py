@@ -100,6 +100,8 @@ THROUGHPUT_STREAM = Case("throughput, stream", FAST, 32, stream=True)
 LATENCY = Case("latency", FAST, 1, stream=False)
 FIRST_TOKEN = Case("first token", SLOW_CHUNKS, 16, stream=True)
 CASES = (THROUGHPUT, THROUGHPUT_STREAM, LATENCY, FIRST_TOKEN)
+TOOL_TURN = Case("8 at once, a tool", TOOLS, 8, stream=False)
+"""Has no floor: the mock answers a model's calls only."""
 
 
 class Bench:
@@ -162,16 +164,21 @@ def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> 
 
 def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
     """Returns what a step with a call of an MCP server adds to the CPU of a turn, in ms: 8 turns at once."""
-    bench.system.create_tool_server("bench", url)
-    tools = [{"mcp": {"tool_server": "bench"}}]
-    bench.system.create_agent(TOOLS.id, TOOLS.profile, TOOLS.max_messages, tools=tools)
-    with_tool, without = Case("tool step", TOOLS, 8, stream=False), Case("no tool", FAST, 8, stream=False)
+    create_agent_with_tools(bench.system, url)
+    without = Case("no tool", FAST, 8, stream=False)
     # The SDK is loaded, and the connection made, once; that takes the time that it takes.
     bench.run(TOOLS, [Step("first calls", 8, TURNS, bench.block(), sessions=16)])
     return [
-        turn_cpu(bench.point(with_tool, effort)) - turn_cpu(bench.point(without, effort))
+        turn_cpu(bench.point(TOOL_TURN, effort)) - turn_cpu(bench.point(without, effort))
         for _ in range(effort.min_repeats)
     ]
+
+
+def create_agent_with_tools(system: System, url: str) -> None:
+    """Creates the agent `TOOLS`; the MCP server at `url` has its tool."""
+    system.create_tool_server("bench", url)
+    tools = [{"mcp": {"tool_server": "bench"}}]
+    system.create_agent(TOOLS.id, TOOLS.profile, TOOLS.max_messages, tools=tools)
 
 
 def journals(bench: Bench, effort: Effort) -> list[float]:
