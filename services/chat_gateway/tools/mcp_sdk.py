@@ -4,9 +4,13 @@ import asyncio
 import importlib
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from servicekit.collector import spare_what_is_there
 from servicekit.freed_memory import FreedMemory
@@ -41,7 +45,23 @@ def _imported() -> ModuleType:
     for name in _REEXPORTING:
         if name not in sys.modules:
             _defer(name)
+    importlib.import_module("mcp_types")
+    with _building_models_when_used():
+        importlib.import_module("mcp_types.methods")
     return importlib.import_module("chat_gateway.tools.mcp_session")
+
+
+@contextmanager
+def _building_models_when_used() -> Iterator[None]:
+    """Has pydantic build the validators of models that are declared meanwhile when they are first used.
+
+    Each version of MCP has 200 models of its own, of which a client of tools uses few: 3 MB.
+    """
+    config, BaseModel.model_config = BaseModel.model_config, ConfigDict(defer_build=True)
+    try:
+        yield
+    finally:
+        BaseModel.model_config = config
 
 
 def _defer(name: str) -> None:
