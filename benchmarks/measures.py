@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
@@ -60,7 +60,7 @@ class Effort:
 
 
 FULL = Effort(
-    repeats=7,
+    repeats=6,
     min_repeats=4,
     repeats_seconds=340.0,
     seconds=4.0,
@@ -162,16 +162,17 @@ def interleaved(bench: Bench, effort: Effort, report: Callable[[str], None]) -> 
     return pairs
 
 
-def tool_steps(bench: Bench, effort: Effort, url: str) -> list[float]:
-    """Returns what a step with a call of an MCP server adds to the CPU of a turn, in ms: 8 turns at once."""
+def tool_steps(bench: Bench, effort: Effort, url: str) -> dict[int, list[float]]:
+    """Returns what a step with a call of an MCP server adds to the CPU of a turn, in ms, by how many turns at once."""
     create_agent_with_tools(bench.system, url)
-    without = Case("no tool", FAST, 8, stream=False)
     # The SDK is loaded, and the connection made, once; that takes the time that it takes.
     bench.run(TOOLS, [Step("first calls", 8, TURNS, bench.block(), sessions=16)])
-    return [
-        turn_cpu(bench.point(TOOL_TURN, effort)) - turn_cpu(bench.point(without, effort))
-        for _ in range(effort.min_repeats)
-    ]
+    steps: dict[int, list[float]] = {THROUGHPUT.concurrency: [], TOOL_TURN.concurrency: []}
+    for _, (at_once, found) in itertools.product(range(effort.min_repeats), steps.items()):
+        with_tool = bench.point(replace(TOOL_TURN, concurrency=at_once), effort)
+        without = bench.point(replace(THROUGHPUT, concurrency=at_once), effort)
+        found.append(turn_cpu(with_tool) - turn_cpu(without))
+    return steps
 
 
 def create_agent_with_tools(system: System, url: str) -> None:

@@ -86,10 +86,15 @@ def rows_of_growth(growth: Growth) -> list[Row]:
     ]
 
 
-def rows_of_tools(steps: list[float], journals: list[float]) -> list[Row]:
-    """Returns what a call of a tool costs, with the model call that reads its result, and what a journal does."""
+def rows_of_tools(steps: dict[int, list[float]], journals: list[float]) -> list[Row]:
+    """Returns what a call of a tool costs, with the model call that reads its result, and what a journal does.
+
+    The budget is for as many turns at once as that of a turn's CPU.
+    """
+    at_once = THROUGHPUT.concurrency
     return [
-        Row("CPU a tool step, 8 at once", "ms", steps, 3.0),
+        Row(f"CPU a tool step, {at_once} at once", "ms", steps[at_once], 3.0),
+        *(Row(f"  CPU a tool step, {n} at once", "ms", found) for n, found in steps.items() if n != at_once),
         Row("turn with a journal : without, CPU, streamed", "times", journals, 1.5),
     ]
 
